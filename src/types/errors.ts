@@ -1,0 +1,343 @@
+import type { UUID } from './ids.ts';
+
+interface ErrorCodeDescription {
+  /** What happened. */
+  readonly happened: string;
+  /** What the operator does. */
+  readonly remedy: string;
+  /** Whether the same call may succeed later without a change of the input. */
+  readonly retryable: boolean;
+}
+
+/** Every code that the library throws. Stable: a code is never renamed; `docs/errors.md` is made from this table. */
+export const ERROR_CODES = {
+  VALIDATION_FAILED: {
+    happened:
+      'An input does not have the documented shape; every problem is listed with its path and remedy.',
+    remedy: 'Correct the fields that `issues` names.',
+    retryable: false,
+  },
+  FORBIDDEN: {
+    happened:
+      'The actor lacks the permission, or the input names an organization, branch or user that is not the actor’s.',
+    remedy: 'Grant the permission that the message names, or leave the field out.',
+    retryable: false,
+  },
+  NOT_FOUND: {
+    happened: 'There is no such object in the organization and branches of the actor.',
+    remedy: 'Check the id; objects of other organizations are answered as not found.',
+    retryable: false,
+  },
+  INVALID_STATE: {
+    happened: 'The object is in a state that does not allow the action.',
+    remedy: 'The message names the state and the states that allow it.',
+    retryable: false,
+  },
+  NOT_SUPPORTED: {
+    happened: 'This version of the library does not do this yet; nothing was done.',
+    remedy: 'The message says what is supported instead.',
+    retryable: false,
+  },
+  RUNTIME_UNSUPPORTED: {
+    happened: 'The Node.js version lacks something that the library needs (zstd).',
+    remedy: 'Install Node.js 22.15 or later (22), or 23.8 or later.',
+    retryable: false,
+  },
+  CONFIGURATION_INVALID: {
+    happened: 'The options given to the library contradict each other or the environment.',
+    remedy: 'Correct the option that the message names.',
+    retryable: false,
+  },
+  ENTITY_UNKNOWN: {
+    happened: 'A scope names an entity type that was not registered with `defineEntity`.',
+    remedy: 'Register the entity, or correct its name.',
+    retryable: false,
+  },
+  ENTITY_INVALID: {
+    happened:
+      'An entity definition does not fit the database: a table or column is missing, has no key, or is of a kind that cannot be backed up.',
+    remedy: 'Correct the definition; the message names the table and column.',
+    retryable: false,
+  },
+  ENTITY_SCOPE_UNSUPPORTED: {
+    happened:
+      'A scope filters by something that an entity has no column for (branch, client, caregiver, date).',
+    remedy:
+      'Give the column in `defineEntity`, declare the entity SHARED, or leave the entity out of the scope.',
+    retryable: false,
+  },
+  DATABASE_UNAVAILABLE: {
+    happened: 'The connection to PostgreSQL could not be opened or was lost.',
+    remedy: 'Check the server and the network; the run can be repeated.',
+    retryable: true,
+  },
+  DATABASE_FAILED: {
+    happened:
+      'PostgreSQL refused a statement of the library for a reason that has no code of its own; `cause` holds it.',
+    remedy: 'See the SQLSTATE in the message.',
+    retryable: false,
+  },
+  SOURCE_LOCK_TIMEOUT: {
+    happened:
+      'The tables could not be locked in ACCESS SHARE mode in time: somebody holds or waits for an ACCESS EXCLUSIVE lock.',
+    remedy: 'Repeat when the migration or maintenance that holds the lock is over.',
+    retryable: true,
+  },
+  SOURCE_CHANGED: {
+    happened:
+      'A table’s partitions or a type’s definition changed while the backup ran, so its content is not one state of the database.',
+    remedy: 'Repeat the backup; keep schema migrations outside the backup window.',
+    retryable: true,
+  },
+  SOURCE_FILTERED: {
+    happened: 'Row-level security would hide rows from the role that takes the backup.',
+    remedy: 'Give the role BYPASSRLS or ownership of the table that the message names.',
+    retryable: false,
+  },
+  SOURCE_PRIVILEGE_MISSING: {
+    happened: 'The role may not read a table that belongs to the scope.',
+    remedy: 'GRANT SELECT on the table that the message names.',
+    retryable: false,
+  },
+  SOURCE_ROW_UNREADABLE: {
+    happened: 'PostgreSQL cannot export a row (damaged, or larger than its limits).',
+    remedy: 'Repair or split the row that the message names.',
+    retryable: false,
+  },
+  SOURCE_UNSUPPORTED: {
+    happened:
+      'A table holds something that a backup by rows would lose, such as references to large objects.',
+    remedy: 'Move the content into the table, or leave the column’s entity out of the scope.',
+    retryable: false,
+  },
+  SOURCE_SNAPSHOT_TOO_OLD: {
+    happened:
+      'The backup held its database snapshot longer than the allowed age, which keeps VACUUM from working.',
+    remedy: 'Raise `maxSnapshotAgeMs`, narrow the scope, or find what slows the storage down.',
+    retryable: true,
+  },
+  STORAGE_NOT_FOUND: {
+    happened: 'An object is not in the storage.',
+    remedy: 'If it belongs to a snapshot, restore it from a replica: the snapshot is incomplete.',
+    retryable: false,
+  },
+  STORAGE_ALREADY_EXISTS: {
+    happened: 'An object of this name exists already and objects are written once.',
+    remedy: 'Nothing to do by hand; the library compares digests where a write was ambiguous.',
+    retryable: false,
+  },
+  STORAGE_FULL: {
+    happened: 'The storage has no space or quota left; nothing of the object is visible.',
+    remedy: 'Free space or raise the quota, then repeat.',
+    retryable: true,
+  },
+  STORAGE_DENIED: {
+    happened: 'The storage refused the credentials or the permission.',
+    remedy: 'Check the credentials and the policy of the path that the message names.',
+    retryable: false,
+  },
+  STORAGE_UNAVAILABLE: {
+    happened: 'The storage did not answer, or failed while it answered.',
+    remedy: 'Repeat later.',
+    retryable: true,
+  },
+  STORAGE_INVALID_KEY: {
+    happened: 'The name of an object is not a relative path of plain segments.',
+    remedy: 'Use letters, digits, `-`, `_`, `.` and `/`; no empty, `.` or `..` segments.',
+    retryable: false,
+  },
+  KEY_UNAVAILABLE: {
+    happened:
+      'The key that a snapshot was encrypted with is missing, or is not the right one. Nothing was decrypted.',
+    remedy: 'Provide the key with the id that the message names.',
+    retryable: false,
+  },
+  KEYRING_INVALID: {
+    happened: 'The keyring is unreadable, malformed, or readable by others.',
+    remedy: 'Correct the keyring; `chmod 600` its file.',
+    retryable: false,
+  },
+  ARCHIVE_CORRUPT: {
+    happened: 'Stored bytes are not what was written: altered, cut, extended, swapped or replaced.',
+    remedy: 'Do not use this copy; heal it from a replica or take a new backup.',
+    retryable: false,
+  },
+  ARCHIVE_INCOMPLETE: {
+    happened:
+      'There is no manifest (the backup never finished), or an object that the manifest names is missing.',
+    remedy: 'Use another snapshot or another copy.',
+    retryable: false,
+  },
+  ARCHIVE_VERSION_UNSUPPORTED: {
+    happened: 'The archive was written by a newer version of the format.',
+    remedy: 'Update the library.',
+    retryable: false,
+  },
+  BACKUP_ALREADY_RUNNING: {
+    happened: 'Another run of the same configuration is going on.',
+    remedy: 'Wait for it, or cancel it.',
+    retryable: true,
+  },
+  BACKUP_CANCELLED: {
+    happened: 'The run was cancelled; what it had stored was removed.',
+    remedy: 'Nothing to do.',
+    retryable: false,
+  },
+  BACKUP_ATTEMPT_LOST: {
+    happened: 'Another worker declared this attempt dead and claimed it; the attempt may not finish.',
+    remedy: 'Nothing to do; the next run starts afresh.',
+    retryable: true,
+  },
+  BACKUP_INTERRUPTED: {
+    happened: 'The process that ran the backup ended before the backup did.',
+    remedy: 'Repeat the backup; its remains were removed.',
+    retryable: true,
+  },
+  RESTORE_TARGET_EXISTS: {
+    happened: 'The schema to restore into exists already; nothing was changed.',
+    remedy: 'Choose another name or drop the schema.',
+    retryable: false,
+  },
+  RESTORE_TARGET_INCOMPATIBLE: {
+    happened:
+      'The target lacks something that the snapshot needs: an extension, a function, a type, a collation or a privilege.',
+    remedy: 'Create what the message names in the target database.',
+    retryable: false,
+  },
+  RESTORE_VALIDATION_FAILED: {
+    happened: 'The restored rows are not the archived ones, or violate a constraint; the restore was undone.',
+    remedy: 'See the validation results of the operation.',
+    retryable: false,
+  },
+  RESTORE_INTERRUPTED: {
+    happened:
+      'The process that ran the restore ended before the restore did; what it had loaded was removed.',
+    remedy: 'Repeat the restore.',
+    retryable: true,
+  },
+  RESTORE_CANCELLED: {
+    happened: 'The restore was cancelled; what it had loaded was removed.',
+    remedy: 'Nothing to do.',
+    retryable: false,
+  },
+  MIGRATION_FAILED: {
+    happened: 'The library’s own schema could not be created or changed; it is as it was before.',
+    remedy: 'See the message; the role needs CREATE on the database.',
+    retryable: false,
+  },
+  SCHEMA_NEWER: {
+    happened: 'The library’s schema in the database was made by a newer version of the library.',
+    remedy: 'Update the library in this process.',
+    retryable: false,
+  },
+  SCHEMA_MISSING: {
+    happened: 'The library’s schema is not in the database, or is older than this version.',
+    remedy: 'Run `await protection.migrate()`.',
+    retryable: false,
+  },
+  INTERNAL: {
+    happened: 'Something that should not happen; a bug in the library.',
+    remedy: 'Report it with the message.',
+    retryable: false,
+  },
+} as const satisfies Record<string, ErrorCodeDescription>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+interface ErrorOptions {
+  readonly cause?: unknown;
+  /** Overrides the code’s default. */
+  readonly retryable?: boolean;
+}
+
+/**
+ * The base of everything that the library throws. `message` is safe to log and to show to the caller: it holds
+ * names of tables, ids and codes, never a row’s content, a key or a credential. `cause` may hold more: do not log it.
+ */
+export class DataProtectionError extends Error {
+  readonly code: ErrorCode;
+  /** Whether the same call may succeed later without a change of the input. */
+  readonly retryable: boolean;
+
+  constructor(message: string, code: ErrorCode, options: ErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.name = 'DataProtectionError';
+    this.code = code;
+    this.retryable = options.retryable ?? ERROR_CODES[code].retryable;
+    // The cause may quote rows: keep it out of JSON.stringify and of loggers that walk enumerable fields.
+    if ('cause' in options) Object.defineProperty(this, 'cause', { enumerable: false });
+  }
+}
+
+/** A failure of a backup or restore run. `recoverable` says whether a retry may succeed. */
+export class BackupError extends DataProtectionError {
+  readonly snapshotId: UUID | undefined;
+  readonly recoverable: boolean;
+
+  constructor(
+    message: string,
+    code: ErrorCode,
+    snapshotId?: UUID,
+    recoverable = true,
+    options: { cause?: unknown } = {},
+  ) {
+    super(message, code, { ...options, retryable: recoverable });
+    this.name = 'BackupError';
+    this.snapshotId = snapshotId;
+    this.recoverable = recoverable;
+  }
+}
+
+/** A failure of a storage provider: codes `STORAGE_*`. `key` is the object’s name, which holds no PHI. */
+export class StorageError extends DataProtectionError {
+  readonly key: string | undefined;
+
+  constructor(
+    message: string,
+    code: ErrorCode & `STORAGE_${string}`,
+    options: ErrorOptions & { key?: string } = {},
+  ) {
+    super(message, code, options);
+    this.name = 'StorageError';
+    this.key = options.key;
+  }
+}
+
+/** A failure of a key provider: codes `KEY_UNAVAILABLE` and `KEYRING_INVALID`. */
+export class KeyError extends DataProtectionError {
+  constructor(message: string, code: 'KEY_UNAVAILABLE' | 'KEYRING_INVALID', options: ErrorOptions = {}) {
+    super(message, code, options);
+    this.name = 'KeyError';
+  }
+}
+
+/** Stored bytes that cannot be trusted or read: codes `ARCHIVE_*`. */
+export class ArchiveError extends DataProtectionError {
+  constructor(message: string, code: ErrorCode & `ARCHIVE_${string}`, options: ErrorOptions = {}) {
+    super(message, code, options);
+    this.name = 'ArchiveError';
+  }
+}
+
+/** One problem of an input. */
+export interface ValidationIssue {
+  /** Path of the field, such as `schedule.startTime`; empty for the input as a whole. */
+  readonly path: string;
+  readonly message: string;
+  /** What to write instead. */
+  readonly remedy: string;
+}
+
+/** An input that does not have the documented shape. All its problems at once. */
+export class ValidationError extends DataProtectionError {
+  readonly issues: readonly ValidationIssue[];
+
+  constructor(what: string, issues: readonly ValidationIssue[]) {
+    const list = issues.map((issue) =>
+      `${issue.path || '(input)'}: ${issue.message} ${issue.remedy}`.trimEnd(),
+    );
+    super(`${what} is not valid. ${list.join(' | ')}`, 'VALIDATION_FAILED');
+    this.name = 'ValidationError';
+    this.issues = issues;
+  }
+}

@@ -1,0 +1,36 @@
+export {
+  CreateBackupConfigSchema,
+  NotificationSettingsSchema,
+  UpdateBackupConfigSchema,
+} from './configuration.ts';
+export {
+  applyConfigUpdate,
+  type ConfigDefaults,
+  type ConfigSettings,
+  withConfigDefaults,
+} from './defaults.ts';
+export { EntityInputSchema } from './entity.ts';
+export { ListConfigurationsSchema, ListSnapshotsSchema } from './lists.ts';
+export { parseInput } from './parse-input.ts';
+export {
+  BackupConfigurationSchema,
+  BackupDataMetricsSchema,
+  BackupErrorRecordSchema,
+  BackupProgressSchema,
+  BackupSnapshotSchema,
+  BackupWarningSchema,
+  StorageLocationSchema,
+} from './records.ts';
+export { CreateRestoreOperationSchema, RestoreDestinationSchema } from './restore.ts';
+export {
+  RestoreDataMetricsSchema,
+  RestoreOperationSchema,
+  RestoreProgressSchema,
+  ValidationCheckSchema,
+  ValidationResultsSchema,
+} from './restore-records.ts';
+export { ComplianceRequirementSchema, RetentionPolicySchema } from './retention.ts';
+export { BackupScheduleSchema } from './schedule.ts';
+export { BackupScopeSchema, CustomFilterSchema, RestoreScopeSchema } from './scope.ts';
+export { CreateSnapshotSchema } from './snapshot.ts';
+export { StorageDestinationSchema } from './storage-destination.ts';

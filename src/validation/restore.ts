@@ -1,0 +1,78 @@
+import * as z from 'zod';
+import {
+  CONFLICT_RESOLUTION_STRATEGIES,
+  type CreateRestoreOperationInput,
+  RESTORE_DESTINATION_TYPES,
+  RESTORE_TYPES,
+  type RestoreDestination,
+} from '../types/backup.ts';
+import { must, optional, reference, sqlName, text, uuid } from './fields.ts';
+import { fieldOf, has, type Report, textOf, withRule } from './rules.ts';
+import { RestoreScopeSchema } from './scope.ts';
+
+const PLACES = ['schemaName', 'tablePrefix', 'databaseConnection'] as const;
+
+/** A destination as it is stored: its fields, without the rules between them. */
+export const StoredRestoreDestinationSchema = z.strictObject({
+  type: z.enum(RESTORE_DESTINATION_TYPES),
+  schemaName: optional(
+    must(
+      sqlName,
+      (name) => !/^pg_/i.test(name) && name.toLowerCase() !== 'information_schema',
+      'Is a schema of PostgreSQL itself.',
+      'Choose a name that does not start with pg_ and is not information_schema.',
+    ),
+  ),
+  tablePrefix: optional(sqlName),
+  databaseConnection: optional(reference),
+}) satisfies z.ZodType<RestoreDestination>;
+
+export const RestoreDestinationSchema = withRule(
+  StoredRestoreDestinationSchema,
+  destinationRule,
+) satisfies z.ZodType<RestoreDestination>;
+
+export const CreateRestoreOperationSchema = withRule(
+  z.strictObject({
+    snapshotId: uuid,
+    restoreType: optional(z.enum(RESTORE_TYPES)),
+    scope: optional(RestoreScopeSchema),
+    restoreDestination: optional(RestoreDestinationSchema),
+    conflictResolutionStrategy: optional(z.enum(CONFLICT_RESOLUTION_STRATEGIES)),
+    validationEnabled: optional(z.boolean()),
+    requiresApproval: optional(z.boolean()),
+    rollbackEnabled: optional(z.boolean()),
+    notes: optional(text(0, 5000)),
+  }),
+  pointInTimeRule,
+) satisfies z.ZodType<CreateRestoreOperationInput>;
+
+function destinationRule(destination: unknown, report: Report): void {
+  const type = RESTORE_DESTINATION_TYPES.find((known) => known === textOf(destination, 'type'));
+  if (type === undefined) return;
+  const given = PLACES.filter((place) => has(destination, place));
+  const needsOne = type === 'STAGING' || type === 'TEST';
+  if (needsOne && given.length === 0) {
+    report([], `Does not say where ${type} is.`, `Give one of ${PLACES.join(', ')}.`);
+  }
+  for (const place of needsOne ? given.slice(1) : given) {
+    const message = needsOne ? 'Is a second place.' : `Does not belong to ${type}.`;
+    report([place], message, needsOne ? `Give exactly one of ${PLACES.join(', ')}.` : 'Remove it.');
+  }
+}
+
+function pointInTimeRule(input: unknown, report: Report): void {
+  const type = textOf(input, 'restoreType');
+  const hasPoint = has(fieldOf(input, 'scope'), 'restoreToTimestamp');
+  const path = ['scope', 'restoreToTimestamp'];
+  if (type === 'POINT_IN_TIME' && !hasPoint) {
+    report(
+      path,
+      'Is missing: POINT_IN_TIME needs it.',
+      'Give the point in time, such as 2026-01-31T02:00:00Z.',
+    );
+  }
+  if (type !== 'POINT_IN_TIME' && hasPoint) {
+    report(path, 'Is used by POINT_IN_TIME only.', 'Set `restoreType` to POINT_IN_TIME, or remove it.');
+  }
+}
