@@ -7,7 +7,6 @@ import {
   type MasterKey,
   parseKeyring,
   parseSingleKey,
-  withFreshKey,
 } from './keyring.ts';
 import {
   keyringFileVersion,
@@ -26,7 +25,6 @@ export type LocalKeyringOptions =
   | { readonly env: string }
   /**
    * Keys in memory, for tests and for hosts that get them from elsewhere; `current` is needed when there are several.
-   * A key that `rotate` makes lives only as long as this provider, and with it what was wrapped by it.
    */
   | {
       readonly keys: readonly {
@@ -60,7 +58,8 @@ interface KeySource {
  * is picked up; while it cannot be read, every call fails: nothing is wrapped by a key that may be gone. An
  * environment variable is read once, here. Losing the keys is losing the backups: keep a copy elsewhere.
  *
- * `rotate` adds a key to the file (see `rotateKeyringFile`) or in memory; with `env` it is `CONFIGURATION_INVALID`.
+ * `rotate` adds a key to the file (see `rotateKeyringFile`); with `env` and `keys` it is `CONFIGURATION_INVALID`, since
+ * a key that lives only in this process loses what it wrapped.
  *
  * Throws `KEYRING_INVALID` (here for `env` and `keys`, at the first use for `file`), `CONFIGURATION_INVALID` when
  * there is none or more than one of the three options. Keys are in no message, cause, property or inspection.
@@ -113,7 +112,7 @@ function sourceOf(options: LocalKeyringOptions): KeySource {
   }
   if ('file' in options) return fileSource(options.file);
   if ('env' in options) return environmentSource(options.env);
-  return memorySource(collectKeys(options.keys, options.current, '`keys`'));
+  return fixedSource(collectKeys(options.keys, options.current, '`keys`'), 'memory');
 }
 
 function fileSource(file: string): KeySource {
@@ -142,29 +141,20 @@ function environmentSource(name: string): KeySource {
   const text = process.env[name]?.trim();
   if (text === undefined || text === '')
     throw new KeyError(`There is no keyring in ${where}.`, 'KEYRING_INVALID');
-  const keyring = text.startsWith('{') ? parseKeyring(text, where) : parseSingleKey(text, where);
+  return fixedSource(text.startsWith('{') ? parseKeyring(text, where) : parseSingleKey(text, where), where);
+}
+
+/** A key that a rotation made here would be gone with the process, and every backup that it wrapped. */
+function fixedSource(keyring: Keyring, where: string): KeySource {
   return {
     description: `local keyring in ${where}`,
     current: async () => keyring,
     reread: async () => keyring,
     async rotate() {
       throw new DataProtectionError(
-        `A keyring in ${where} cannot rotate itself: add a key to the variable, make it \`current\` and restart.`,
+        `A keyring in ${where} cannot rotate itself: add a key where it comes from, make it \`current\` and restart.`,
         'CONFIGURATION_INVALID',
       );
-    },
-  };
-}
-
-function memorySource(initial: Keyring): KeySource {
-  let keyring = initial;
-  return {
-    description: 'local keyring in memory',
-    current: async () => keyring,
-    reread: async () => keyring,
-    async rotate() {
-      keyring = withFreshKey(keyring.keys, new Date());
-      return keyring.current;
     },
   };
 }
