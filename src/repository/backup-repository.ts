@@ -1,0 +1,37 @@
+import { type AttemptQueries, attemptQueries } from './attempts.ts';
+import { type ConfigurationQueries, configurationQueries } from './configurations.ts';
+import type { Database } from './database.ts';
+import { type RestoreQueries, restoreQueries } from './restore-operations.ts';
+import { bindScope, type RepositoryScope } from './scope.ts';
+import { type SnapshotQueries, snapshotQueries } from './snapshots.ts';
+
+/**
+ * The rows of one organization, and of them those that the actor's branches allow. Whatever lies outside is answered
+ * as if it did not exist: undefined, false, or an empty list.
+ */
+export interface BackupRepository
+  extends ConfigurationQueries,
+    SnapshotQueries,
+    AttemptQueries,
+    RestoreQueries {}
+
+/**
+ * Binds the repository; costs nothing. Given a transaction, all it does belongs to that transaction. Throws
+ * VALIDATION_FAILED where the organization or a branch is not a UUID.
+ *
+ * @example
+ * await database.withTransaction(async (tx) => {
+ *   const repository = createBackupRepository(tx, { organizationId, branchIds: 'ALL' });
+ *   await repository.insertConfig(configuration);
+ *   await createAuditLog(organizationId).append(tx, entry);
+ * });
+ */
+export function createBackupRepository(db: Database, scope: RepositoryScope): BackupRepository {
+  const bound = bindScope(db, scope);
+  return {
+    ...configurationQueries(bound),
+    ...snapshotQueries(bound),
+    ...attemptQueries(bound),
+    ...restoreQueries(bound),
+  };
+}
