@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import type { ChecksumAlgorithm } from '../types/encryption.ts';
-import { type CompressionChoice, compress, decompress } from './compress.ts';
+import { type Compressor, decompress } from './compress.ts';
 import { digestHex } from './digest.ts';
 import { openPieces, seal } from './encrypt.ts';
 import {
@@ -15,7 +15,7 @@ import {
 /** How the segments of one archive are made. */
 export interface Sealing {
   readonly identity: ArchiveIdentity;
-  readonly compression: CompressionChoice;
+  readonly compressor: Compressor;
   readonly checksum: ChecksumAlgorithm;
   /** The segment key; undefined when the archive is not encrypted. */
   readonly key: KeyObject | undefined;
@@ -43,7 +43,7 @@ export async function sealSegment(
   content: SegmentContent,
   how: Sealing,
 ): Promise<SealedSegment> {
-  const compressed = await compress(raw, how.compression);
+  const compressed = await how.compressor.compress(raw);
   if (compressed.length > compressedBound(raw.length))
     throw corrupt('A segment compressed to an impossible length.');
   const sealed = await (how.key === undefined
@@ -75,6 +75,6 @@ async function protectEncrypted(
 }
 
 async function checkSame(compressed: Uint8Array, raw: Uint8Array, how: Sealing): Promise<void> {
-  const again = await decompress(compressed, how.compression.algorithm, raw.length);
+  const again = await decompress(compressed, how.compressor.algorithm, raw.length);
   if (!again.equals(raw)) throw corrupt('A sealed segment does not open to the bytes that were sealed.');
 }

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { Connection, Submittable } from 'pg';
 import { DataProtectionError } from '../types/errors.ts';
+import { LendingSocket } from './lending-socket.ts';
 
 /** Where `copyOut` puts what it reads: buffers of its own choosing, filled and handed over one by one. */
 export interface CopySink {
@@ -110,6 +111,7 @@ class CopyOutQuery implements Submittable {
     this.#parserOfPg = handler as DataHandler;
     connection.stream.removeListener('data', this.#parserOfPg);
     connection.stream.on('data', this.#onData);
+    this.#lend(true);
     connection.query(this.#sql);
   }
 
@@ -249,8 +251,15 @@ class CopyOutQuery implements Submittable {
     this.#parserOfPg = undefined;
     connection.stream.removeListener('data', this.#onData);
     connection.stream.on('data', parserOfPg);
-    if (rest !== undefined && rest.length > 0) parserOfPg(rest);
+    this.#lend(false);
+    // pg keeps what it has not parsed: it gets bytes of its own.
+    if (rest !== undefined && rest.length > 0) parserOfPg(Buffer.from(rest));
     connection.stream.resume();
+  }
+
+  #lend(lends: boolean): void {
+    const stream = this.#connection?.stream;
+    if (stream instanceof LendingSocket) stream.lends = lends;
   }
 
   #fail(by: 'SERVER' | 'SINK', error: unknown): void {

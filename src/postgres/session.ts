@@ -1,5 +1,7 @@
+import { Socket } from 'node:net';
 import pg from 'pg';
 import { databaseError, sqlState } from './errors.ts';
+import { LendingSocket } from './lending-socket.ts';
 
 /**
  * What every session that reads or writes rows pins, whatever the server, the database or the role set. Rows mean the
@@ -79,6 +81,7 @@ export async function openSession(options: SessionOptions): Promise<pg.Client> {
     connectionTimeoutMillis: options.connection.connectionTimeoutMillis ?? 30_000,
     statement_timeout: false,
     query_timeout: 0,
+    stream: (...given: unknown[]) => (usesTls(given[0]) ? new Socket() : new LendingSocket()),
   });
   // An idle connection that breaks emits 'error'; the next query on it rejects, which is where it is handled.
   client.on('error', () => undefined);
@@ -92,6 +95,11 @@ export async function openSession(options: SessionOptions): Promise<pg.Client> {
     throw databaseError(error, 'Opening a session');
   }
   return client;
+}
+
+/** pg hands over the connection's options; TLS, which they decide on, reads from a plain socket by itself. */
+function usesTls(options: unknown): boolean {
+  return typeof options !== 'object' || options === null || !('ssl' in options) || Boolean(options.ssl);
 }
 
 /** Sets what the server knows of the pinned settings (each version knows its own timeouts) for the session. */
