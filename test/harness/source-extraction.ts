@@ -74,16 +74,17 @@ const SETTINGS = `SET search_path = ''; SET row_security = off; SET extra_float_
   SET lc_monetary = 'C'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '10s'`;
 
 export interface OracleOptions {
-  /** A superuser's. */
-  readonly url: string;
+  /** A superuser's connection string, or connections that are there already. */
+  readonly superuser: string | pg.Pool;
   /** Tables (of `public` where no schema is named) with the condition that their rows must fulfil, over the alias t. */
   readonly tables: Readonly<Record<string, string>>;
 }
 
 /** What PostgreSQL itself gives for the tables in a session that imported the snapshot: through pg-copy-streams. */
-export async function oracle(exportedId: string, { url, tables }: OracleOptions): Promise<RowsByTable> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
+export async function oracle(exportedId: string, { superuser, tables }: OracleOptions): Promise<RowsByTable> {
+  const pool =
+    typeof superuser === 'string' ? new pg.Pool({ connectionString: superuser, max: 1 }) : superuser;
+  const client = await pool.connect();
   try {
     await client.query(SETTINGS);
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
@@ -115,9 +116,14 @@ export async function oracle(exportedId: string, { url, tables }: OracleOptions)
         found.set(label, linesOf(Buffer.concat(chunks)));
       }
     }
+    await client.query('COMMIT; RESET ALL');
     return found;
+  } catch (error) {
+    await client.query('ROLLBACK; RESET ALL').catch(() => undefined);
+    throw error;
   } finally {
-    await client.end();
+    client.release();
+    if (pool !== superuser) await pool.end();
   }
 }
 
@@ -174,8 +180,8 @@ function rootOf(contents: SnapshotContents, part: number): number {
 
 export interface TakeOptions extends SinkOptions {
   readonly connection: pg.ClientConfig;
-  /** A superuser's, for the oracle. */
-  readonly superuser: string;
+  /** For the oracle. */
+  readonly superuser: string | pg.Pool;
   readonly entities: readonly EntityInput[];
   readonly request?: Partial<SnapshotRequest>;
   /** The oracle's tables; without: the tables of the entities, every row. */
@@ -223,7 +229,7 @@ export async function take(options: TakeOptions): Promise<Taken> {
           '',
         ]),
       );
-    const expected = await oracle(snapshot.exportedId, { url: options.superuser, tables });
+    const expected = await oracle(snapshot.exportedId, { superuser: options.superuser, tables });
     await options.beforeExtract?.(snapshot);
     const sink = keepingSink(options);
     const contents = await snapshot.extract(sink, () => undefined);
