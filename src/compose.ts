@@ -1,0 +1,255 @@
+import { hostname } from 'node:os';
+import pg from 'pg';
+import type { KeyProvider } from './keys/keys.ts';
+import { createSessionLocks } from './repository/advisory-lock.ts';
+import { createAuditLog } from './repository/audit-log.ts';
+import { createBackupRepository } from './repository/backup-repository.ts';
+import { createDatabase } from './repository/database.ts';
+import { assertMigrated, migrate } from './repository/migrate.ts';
+import { createRestoreTarget } from './restore/apply.ts';
+import { BackupService } from './service/backup-service.ts';
+import type { OpenedStorage, ServiceContext } from './service/context.ts';
+import { EventBus } from './service/event-bus.ts';
+import { RunningWork } from './service/running-work.ts';
+import { createPostgresSource } from './source/postgres-source.ts';
+import type { SnapshotSource } from './source/source.ts';
+import { localStorage } from './storage/local.ts';
+import type { ObjectStorage } from './storage/storage.ts';
+import type { Actor } from './types/actor.ts';
+import type { StorageDestination } from './types/backup.ts';
+import type { Clock } from './types/clock.ts';
+import type { EntityDefinition } from './types/entity.ts';
+import { DataProtectionError } from './types/errors.ts';
+import type { BackupEvents } from './types/events.ts';
+import type { LogFields, Logger } from './types/logger.ts';
+import { systemClock } from './utils/clock.ts';
+import { parseInput, StorageDestinationSchema } from './validation/index.ts';
+
+export interface DataProtectionOptions {
+  /**
+   * The host's PostgreSQL: a connection string, a configuration or a pool (whose configuration is taken; its
+   * connections are not used). Holds the library's own tables, and by default the data too.
+   */
+  readonly database: string | pg.ClientConfig | pg.Pool;
+  /** A session connection, where `database` leads through a transaction-pooling proxy: locks and snapshots need one. */
+  readonly directUrl?: string | pg.ClientConfig;
+  /** Another server that holds the data, a hot standby say. */
+  readonly source?: string | pg.ClientConfig;
+  /** Schema of the library's own tables, `care_backup` when left out. */
+  readonly schema?: string;
+  readonly entities: readonly EntityDefinition[];
+  /** Left out: nothing is encrypted, and configurations whose scope holds PHI must say `allowUnencryptedPHI`. */
+  readonly keys?: KeyProvider;
+  /** Where configurations that name no destination store their snapshots. */
+  readonly storageDestination?: StorageDestination;
+  /** Opens a destination in the host's own way; undefined leaves it to the library. For tests and own providers. */
+  readonly openStorage?: (destination: StorageDestination) => ObjectStorage | undefined;
+  readonly clock?: Clock;
+  readonly logger?: Logger;
+  /** How long one backup may hold its database snapshot, in milliseconds; 6 hours when left out. */
+  readonly maxSnapshotAgeMs?: number;
+  /** For tests and proofs that look at a run from outside. What a hook rejects with ends the run. */
+  readonly hooks?: {
+    /**
+     * Awaited in every backup once the tables are locked and the database snapshot is open, before the first row is
+     * read. Until it resolves, a session of the same database sees exactly what the backup will hold after
+     * `BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '<exportedId>'`, and goes on seeing it for as
+     * long as that transaction lasts.
+     */
+    readonly onSnapshotOpen?: (exportedId: string) => void | Promise<void>;
+  };
+}
+
+/** The library, bound to a host's database, entities, keys and storage. */
+export interface DataProtection extends AsyncDisposable {
+  /** Creates or updates the library's schema. Harmless to repeat and to run from many processes. `MIGRATION_FAILED`, `SCHEMA_NEWER`. */
+  migrate(): Promise<void>;
+  /** Throws `SCHEMA_MISSING` or `SCHEMA_NEWER` unless the schema is this version's, and `ENTITY_*` unless the entities fit the database. */
+  check(): Promise<void>;
+  /** Backups on behalf of one authenticated person. Free: bind one per request. */
+  backups(actor: Actor): BackupService;
+  /** Subscribes to an event; the function that it gives ends the subscription. */
+  on<Name extends keyof BackupEvents>(name: Name, listener: (event: BackupEvents[Name]) => void): () => void;
+  /** Waits for the backups and restores that run in this process, then closes every connection. */
+  close(): Promise<void>;
+}
+
+const DEFAULT_MAX_SNAPSHOT_AGE_MS = 6 * 60 * 60 * 1000;
+/** Connections of the control pool: metadata only, so that a backup never starves the host's requests. */
+const CONTROL_CONNECTIONS = 4;
+
+/**
+ * Builds the library. Reads the catalog of the source once, so that an entity whose table or column is missing is an
+ * error here (`ENTITY_INVALID`) and not at night. Errors: `CONFIGURATION_INVALID`, `VALIDATION_FAILED`, `ENTITY_*`,
+ * `DATABASE_*`.
+ */
+export async function createDataProtection(options: DataProtectionOptions): Promise<DataProtection> {
+  const clock = options.clock ?? systemClock;
+  const logger = unfailing(options.logger ?? SILENT);
+  refuseTwins(options.entities);
+  const control = clientConfig(options.database, 'database');
+  const direct = options.directUrl === undefined ? control : clientConfig(options.directUrl, 'directUrl');
+  const data = options.source === undefined ? direct : clientConfig(options.source, 'source');
+  const defaultDestination =
+    options.storageDestination === undefined
+      ? undefined
+      : parseInput(StorageDestinationSchema, '`storageDestination`', options.storageDestination);
+  const source = withHook(
+    createPostgresSource({ connection: data, entities: options.entities }),
+    options.hooks?.onSnapshotOpen,
+  );
+  await source.inspect();
+
+  const pool = new pg.Pool({
+    ...control,
+    max: CONTROL_CONNECTIONS,
+    keepAlive: true,
+    application_name: 'care-backup',
+  });
+  pool.on('error', (error) =>
+    logger.warn({ error: error.name }, 'An idle connection to PostgreSQL was lost'),
+  );
+  const db = createDatabase({
+    pool,
+    clock,
+    ...(options.schema === undefined ? {} : { schema: options.schema }),
+  });
+  const work = new RunningWork();
+  const context: ServiceContext = {
+    db,
+    locks: createSessionLocks(direct),
+    audit: createAuditLog(),
+    repository: (scope, within = db) => createBackupRepository(within, scope),
+    source,
+    restoreTarget: createRestoreTarget({ connection: data, clock, logger }),
+    keys: options.keys,
+    openStorage: storageOpener(options.openStorage),
+    defaultDestination,
+    clock,
+    logger,
+    events: new EventBus(logger),
+    worker: `${hostname()
+      .replace(/[^\x20-\x7e]/g, '?')
+      .slice(0, 100)}:${process.pid}`,
+    maxSnapshotAgeMs: options.maxSnapshotAgeMs ?? DEFAULT_MAX_SNAPSHOT_AGE_MS,
+    work,
+  };
+  const schema = options.schema === undefined ? {} : { schema: options.schema };
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closed ??= work.ended().then(() => pool.end());
+    return closed;
+  };
+  return {
+    async migrate() {
+      await migrate({ connection: direct, ...schema });
+    },
+    async check() {
+      await assertMigrated({ connection: pool, ...schema });
+      await source.inspect();
+    },
+    backups: (actor) => new BackupService(context, actor),
+    on: (name, listener) => context.events.on(name, listener),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+function clientConfig(given: string | pg.ClientConfig | pg.Pool, field: string): pg.ClientConfig {
+  if (typeof given === 'string') return { connectionString: given };
+  if (typeof given === 'object' && given !== null) return withSecrets(isPool(given) ? given.options : given);
+  throw new DataProtectionError(
+    `\`${field}\` must be a connection string, a configuration or a pg.Pool`,
+    'CONFIGURATION_INVALID',
+  );
+}
+
+/** By its shape: the host's pool may come from another copy of pg. */
+const isPool = (given: pg.ClientConfig | pg.Pool): given is pg.Pool =>
+  'options' in given && 'totalCount' in given;
+
+/** A copy with what pg hides from enumeration in a pool's options. */
+function withSecrets(config: pg.ClientConfig): pg.ClientConfig {
+  return config.password === undefined ? { ...config } : { ...config, password: config.password };
+}
+
+/** What a host's logger throws must not end a backup. */
+function unfailing(logger: Logger): Logger {
+  const safely = (level: keyof Logger) => (fields: LogFields, message: string) => {
+    try {
+      logger[level](fields, message);
+    } catch {
+      // There is nobody left to tell.
+    }
+  };
+  return {
+    debug: safely('debug'),
+    info: safely('info'),
+    warn: safely('warn'),
+    error: safely('error'),
+  };
+}
+
+function refuseTwins(entities: readonly EntityDefinition[]): void {
+  if (entities.length === 0) {
+    throw new DataProtectionError(
+      '`entities` is empty: register what is to be backed up with defineEntity',
+      'CONFIGURATION_INVALID',
+    );
+  }
+  const seen = new Set<string>();
+  for (const entity of entities) {
+    for (const name of [`type ${entity.type}`, `table ${entity.schema}.${entity.table}`]) {
+      if (seen.has(name))
+        throw new DataProtectionError(`\`entities\` holds ${name} twice`, 'CONFIGURATION_INVALID');
+      seen.add(name);
+    }
+  }
+}
+
+function withHook(
+  source: SnapshotSource,
+  onSnapshotOpen: ((exportedId: string) => void | Promise<void>) | undefined,
+): SnapshotSource {
+  if (onSnapshotOpen === undefined) return source;
+  return {
+    ...source,
+    async open(request) {
+      const snapshot = await source.open(request);
+      try {
+        await onSnapshotOpen(snapshot.exportedId);
+        return snapshot;
+      } catch (error) {
+        await snapshot.close();
+        throw error;
+      }
+    },
+  };
+}
+
+function storageOpener(
+  own: DataProtectionOptions['openStorage'],
+): (destination: StorageDestination) => OpenedStorage {
+  return (destination) => {
+    const prefix = (destination.localStorage?.prefix ?? destination.cloudStorage?.prefix ?? '').replace(
+      /\/+$/,
+      '',
+    );
+    const custom = own?.(destination);
+    if (custom !== undefined) return { storage: custom, prefix };
+    if (destination.type === 'LOCAL_FILESYSTEM' && destination.localStorage !== undefined) {
+      return { storage: localStorage({ path: destination.localStorage.path }), prefix };
+    }
+    throw new DataProtectionError(
+      `Storage of type ${destination.type} comes with a later version; this one stores on LOCAL_FILESYSTEM, or on what \`openStorage\` gives`,
+      'NOT_SUPPORTED',
+    );
+  };
+}
+
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};

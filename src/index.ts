@@ -1,0 +1,21 @@
+import './runtime.ts';
+
+export { createDataProtection, type DataProtection, type DataProtectionOptions } from './compose.ts';
+export type { KeyContext, KeyProvider, MacContext, MacKey } from './keys/keys.ts';
+export { createKeyringFile, type LocalKeyringOptions, localKeyring } from './keys/local-keyring.ts';
+export type { BackupService, RunOptions } from './service/backup-service.ts';
+export { defineEntity } from './source/entity.ts';
+export { type LocalStorageOptions, localStorage } from './storage/local.ts';
+export { memoryStorage } from './storage/memory.ts';
+export type { ByteRange, ObjectInfo, ObjectStorage, StorageCall } from './storage/storage.ts';
+export * from './types/actor.ts';
+export * from './types/backup.ts';
+export type { Clock } from './types/clock.ts';
+export * from './types/encryption.ts';
+export * from './types/entity.ts';
+export * from './types/errors.ts';
+export type { BackupEvents } from './types/events.ts';
+export type { Json, Timestamp, UUID } from './types/ids.ts';
+export type { LogFields, Logger } from './types/logger.ts';
+export { formatBytes } from './utils/bytes.ts';
+export { formatDuration } from './utils/duration.ts';

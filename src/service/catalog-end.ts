@@ -1,0 +1,77 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { SnapshotResult } from '../repository/snapshot-end.ts';
+import type { BackupSnapshot } from '../types/backup.ts';
+import { DataProtectionError } from '../types/errors.ts';
+import type { UUID } from '../types/ids.ts';
+import { auditEntry } from './audit-entry.ts';
+import type { ServiceContext } from './context.ts';
+import { failureOf, isCancellation } from './failure.ts';
+
+const RETRY_AFTER_MS = [200, 800];
+
+/**
+ * Repeats what enters an outcome in the catalog while the database cannot be reached: hours of work may hang on one
+ * statement. `enter` must be harmless to repeat, since a lost answer to a COMMIT does not say whether it took place.
+ */
+export async function enterOutcome<T>(enter: () => Promise<T>): Promise<T> {
+  for (const pause of RETRY_AFTER_MS) {
+    try {
+      return await enter();
+    } catch (error) {
+      if (!(error instanceof DataProtectionError) || error.code !== 'DATABASE_UNAVAILABLE') throw error;
+      await sleep(pause);
+    }
+  }
+  return enter();
+}
+
+/** Makes a snapshot count, with its audit entry. False: the attempt may not, or no longer. */
+export async function endWell(
+  context: ServiceContext,
+  snapshot: BackupSnapshot,
+  attemptId: UUID,
+  action: 'snapshot.completed' | 'snapshot.adopted',
+  result: SnapshotResult,
+): Promise<boolean> {
+  return context.db.withTransaction(async (transaction) => {
+    const inside = context.repository(everything(snapshot), transaction);
+    if (!(await inside.finalizeSnapshot({ snapshotId: snapshot.id, attemptId }, result))) return false;
+    await context.audit.append(
+      transaction,
+      auditEntry(context, snapshot, action, {
+        status: result.status,
+        records: result.dataMetrics.totalRecords,
+      }),
+    );
+    return true;
+  });
+}
+
+/** Ends a snapshot as FAILED or CANCELLED, with its audit entry. False: it had ended already. */
+export async function endBadly(
+  context: ServiceContext,
+  snapshot: BackupSnapshot,
+  attemptId: UUID | null,
+  reason: unknown,
+): Promise<boolean> {
+  const completedAt = context.clock.now().toISOString();
+  const failure = failureOf(reason, context.clock);
+  const cancelled = isCancellation(reason);
+  const ended = { snapshotId: snapshot.id, attemptId };
+  return context.db.withTransaction(async (transaction) => {
+    const inside = context.repository(everything(snapshot), transaction);
+    const changed = cancelled
+      ? await inside.cancelSnapshot(ended, { statusReason: 'Cancelled', completedAt })
+      : await inside.failSnapshot(ended, { ...failure, completedAt });
+    if (!changed) return false;
+    await context.audit.append(
+      transaction,
+      auditEntry(context, snapshot, cancelled ? 'snapshot.cancelled' : 'snapshot.failed', {
+        code: failure.error.code,
+      }),
+    );
+    return true;
+  });
+}
+
+const everything = ({ organizationId }: BackupSnapshot) => ({ organizationId, branchIds: 'ALL' as const });

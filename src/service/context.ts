@@ -1,0 +1,46 @@
+import type { KeyProvider } from '../keys/keys.ts';
+import type { SessionLocks } from '../repository/advisory-lock.ts';
+import type { AuditLog } from '../repository/audit-log.ts';
+import type { BackupRepository } from '../repository/backup-repository.ts';
+import type { Database } from '../repository/database.ts';
+import type { RestoreTarget } from '../restore/restore.ts';
+import type { SnapshotSource } from '../source/source.ts';
+import type { ObjectStorage } from '../storage/storage.ts';
+import type { Actor } from '../types/actor.ts';
+import type { StorageDestination } from '../types/backup.ts';
+import type { Clock } from '../types/clock.ts';
+import type { Logger } from '../types/logger.ts';
+import type { EventBus } from './event-bus.ts';
+import type { RunningWork } from './running-work.ts';
+
+/** A destination that has been opened. */
+export interface OpenedStorage {
+  readonly storage: ObjectStorage;
+  /** What stands before the organization in every key; '' or no trailing slash. */
+  readonly prefix: string;
+}
+
+/** What the services are made of; built once in `compose.ts`. */
+export interface ServiceContext {
+  readonly db: Database;
+  readonly locks: SessionLocks;
+  readonly audit: AuditLog;
+  readonly repository: (
+    scope: Pick<Actor, 'organizationId' | 'branchIds'>,
+    db?: Database,
+  ) => BackupRepository;
+  readonly source: SnapshotSource;
+  readonly restoreTarget: RestoreTarget;
+  /** undefined: nothing can be encrypted. */
+  readonly keys: KeyProvider | undefined;
+  /** Throws `NOT_SUPPORTED` for a type that this version does not know. */
+  readonly openStorage: (destination: StorageDestination) => OpenedStorage;
+  readonly defaultDestination: StorageDestination | undefined;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly events: EventBus;
+  /** Names this process in attempts and claims. */
+  readonly worker: string;
+  readonly maxSnapshotAgeMs: number;
+  readonly work: RunningWork;
+}

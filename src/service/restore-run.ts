@@ -1,0 +1,241 @@
+import type { BackupRepository } from '../repository/backup-repository.ts';
+import type { RestoreEnd } from '../repository/restore-operations.ts';
+import type { RestoreOutcome, RestoreStep } from '../restore/restore.ts';
+import type { BackupSnapshot, RestoreOperation, RestoreProgress, RestoreStatus } from '../types/backup.ts';
+import type { Clock } from '../types/clock.ts';
+import { BackupError } from '../types/errors.ts';
+import { enterOutcome } from './catalog-end.ts';
+import type { ServiceContext } from './context.ts';
+import { codeOf, failureOf, isCancellation } from './failure.ts';
+import { openSnapshotArchive } from './snapshot-archive.ts';
+import { readSegment, requireObjects, type StoredArchive } from './stored-archive.ts';
+
+export interface RestoreRun {
+  readonly context: ServiceContext;
+  /** Sees the whole organization: authorization has been checked before. */
+  readonly repository: BackupRepository;
+  readonly restore: RestoreOperation;
+  readonly snapshot: BackupSnapshot;
+  readonly targetSchema: string;
+  readonly signal: AbortSignal;
+}
+
+const PROGRESS_MS = 400;
+const MAX_CONCURRENCY = 2;
+
+/** Runs a restore into a schema of its own. Rejects with what ended it; unless the schema had been made, it does not exist. */
+export async function runRestore(run: RestoreRun): Promise<void> {
+  const { context, repository, restore, snapshot, signal } = run;
+  const started = context.clock.now();
+  const progress = new RestoreProgressCount(context.clock, started.getTime());
+  let timer: NodeJS.Timeout | undefined;
+  let writing: Promise<unknown> = Promise.resolve();
+  let outcome: RestoreOutcome | undefined;
+  try {
+    if (!(await repository.startRestore(restore.id, started.toISOString()))) {
+      throw new BackupError('The restore is not waiting to be started', 'INVALID_STATE', snapshot.id, false);
+    }
+    const archive = await openSnapshotArchive(context, snapshot, signal);
+    await requireObjects(archive, signal);
+    progress.expect(archive);
+    await repository.updateRestoreProgress(restore.id, { status: 'IN_PROGRESS', progress: progress.now() });
+    timer = setInterval(() => {
+      const current = progress.now();
+      context.events.emit('restore.progress', {
+        restoreId: restore.id,
+        organizationId: restore.organizationId,
+        progress: current,
+      });
+      writing = repository
+        .updateRestoreProgress(restore.id, {
+          status: current.phase === 'VALIDATING' ? 'VALIDATING' : 'IN_PROGRESS',
+          progress: current,
+        })
+        .catch(() => undefined);
+    }, PROGRESS_MS);
+    outcome = await context.restoreTarget.restoreToSchema({
+      restoreId: restore.id,
+      snapshot: {
+        contents: archive.contents,
+        segments: archive.manifest.segments,
+        read: (index, reading) => readSegment(archive, index, reading),
+      },
+      targetSchema: run.targetSchema,
+      maxConcurrency: MAX_CONCURRENCY,
+      validation: restore.validationEnabled ? 'FULL' : 'COUNTS',
+      signal,
+      onProgress: (step) => progress.step(step),
+    });
+    clearInterval(timer);
+    await writing;
+    const end = completed(outcome, { progress: progress.now(), started, ended: context.clock.now() });
+    await enterOutcome(() => finish(context, restore, 'restore.completed', end));
+  } catch (error) {
+    clearInterval(timer);
+    await writing;
+    // The schema is there: the next restore enters that in the catalog. FAILED would say that it is not.
+    if (outcome === undefined) await fail(context, restore, error);
+    throw error;
+  }
+}
+
+/** Restores that nobody has entered as ended. */
+const UNENDED: readonly RestoreStatus[] = ['QUEUED', 'PREPARING', 'IN_PROGRESS', 'VALIDATING'];
+
+/**
+ * Ends the restores of an organization whose processes died: what they had loaded under hidden names is removed; one
+ * that had renamed its schema before it died is entered as completed. A restore whose lock is held is alive.
+ */
+export async function endDeadRestores(context: ServiceContext, repository: BackupRepository): Promise<void> {
+  const unended: RestoreOperation[] = [];
+  for (let cursor: string | undefined; ; ) {
+    const page = await repository.listRestores({
+      status: [...UNENDED],
+      ...(cursor === undefined ? {} : { cursor }),
+    });
+    unended.push(...page.items);
+    if (page.nextCursor === null) break;
+    cursor = page.nextCursor;
+  }
+  for (const restore of unended) {
+    const lock = await context.locks.tryRestore(restore.id);
+    if (lock === undefined) continue;
+    try {
+      await endDeadRestore(context, restore);
+    } finally {
+      await lock.release();
+    }
+  }
+}
+
+async function endDeadRestore(context: ServiceContext, restore: RestoreOperation): Promise<void> {
+  const end = (await context.restoreTarget.sweep([restore.id])).get(restore.id);
+  const completedAt = context.clock.now().toISOString();
+  if (end === 'DONE') {
+    const message = 'The process ended right after the restore; its metrics were not recorded';
+    await finish(context, restore, 'restore.completed', {
+      status: 'COMPLETED_WITH_WARNINGS',
+      completedAt,
+      warnings: [{ code: 'INTERRUPTED', message }],
+    });
+  } else if (end === 'GONE') {
+    const error = new BackupError(
+      'The process that ran the restore ended before the restore did',
+      'RESTORE_INTERRUPTED',
+      restore.snapshotId,
+    );
+    const failure = failureOf(error, context.clock);
+    await finish(context, restore, 'restore.failed', { status: 'FAILED', completedAt, ...failure });
+  }
+}
+
+function completed(
+  outcome: RestoreOutcome,
+  run: { readonly progress: RestoreProgress; readonly started: Date; readonly ended: Date },
+): RestoreEnd {
+  return {
+    status: outcome.warnings.length === 0 ? 'COMPLETED' : 'COMPLETED_WITH_WARNINGS',
+    completedAt: run.ended.toISOString(),
+    duration: Math.max(0, run.ended.getTime() - run.started.getTime()),
+    progress: { ...run.progress, phase: 'FINALIZING', percentage: 100 },
+    dataMetrics: outcome.metrics,
+    validationResults: outcome.validation,
+    warnings: outcome.warnings,
+  };
+}
+
+/** Ends a restore in the catalog, with its audit entry, unless it has ended. */
+async function finish(
+  context: ServiceContext,
+  restore: RestoreOperation,
+  action: string,
+  end: RestoreEnd,
+): Promise<void> {
+  await context.db.withTransaction(async (transaction) => {
+    const scope = { organizationId: restore.organizationId, branchIds: 'ALL' as const };
+    if (!(await context.repository(scope, transaction).finishRestore(restore.id, end))) return;
+    await context.audit.append(transaction, restoreEntry(restore, action, end.status));
+  });
+}
+
+async function fail(context: ServiceContext, restore: RestoreOperation, reason: unknown): Promise<void> {
+  const completedAt = context.clock.now().toISOString();
+  try {
+    if (isCancellation(reason)) {
+      const end = { status: 'CANCELLED' as const, completedAt, statusReason: 'Cancelled' };
+      await finish(context, restore, 'restore.cancelled', end);
+    } else {
+      const failure = failureOf(reason, context.clock);
+      await finish(context, restore, 'restore.failed', { status: 'FAILED', completedAt, ...failure });
+    }
+  } catch (error) {
+    context.logger.error(
+      { restoreId: restore.id, error: codeOf(error) },
+      'The end of a restore could not be recorded',
+    );
+  }
+}
+
+export const restoreEntry = (restore: RestoreOperation, action: string, status: RestoreStatus) => ({
+  organizationId: restore.organizationId,
+  action,
+  userId: restore.requestedBy,
+  resourceType: 'restore_operation',
+  resourceId: restore.id,
+  details: { restoreNumber: restore.restoreNumber, snapshotId: restore.snapshotId, status },
+});
+
+class RestoreProgressCount {
+  readonly #clock: Clock;
+  readonly #started: number;
+  #step: RestoreStep = { phase: 'INITIALIZING', entity: null, entitiesCompleted: 0, records: 0, bytes: 0 };
+  #entities: readonly { readonly type: string }[] = [];
+  #bytesTotal = 0;
+
+  constructor(clock: Clock, started: number) {
+    this.#clock = clock;
+    this.#started = started;
+  }
+
+  expect({ contents }: StoredArchive): void {
+    this.#entities = contents.entities;
+    this.#bytesTotal = contents.entities.reduce((sum, entity) => sum + entity.bytes, 0);
+  }
+
+  step(step: RestoreStep): void {
+    this.#step = step;
+  }
+
+  now(): RestoreProgress {
+    const now = this.#clock.now();
+    const { phase, entity, entitiesCompleted, records, bytes } = this.#step;
+    const elapsed = Math.max(1, now.getTime() - this.#started);
+    const rate = (bytes * 1000) / elapsed;
+    const share = this.#bytesTotal === 0 ? 1 : Math.min(1, bytes / this.#bytesTotal);
+    return {
+      phase,
+      percentage:
+        PHASE_START[phase] +
+        Math.floor(phase === 'LOADING' ? share * (PHASE_START.BUILDING_INDEXES - PHASE_START.LOADING) : 0),
+      currentEntity: entity === null ? null : (this.#entities[entity]?.type ?? null),
+      entitiesTotal: this.#entities.length,
+      entitiesCompleted,
+      recordsRestored: records,
+      bytesProcessed: bytes,
+      bytesTotal: this.#bytesTotal,
+      bytesPerSecond: Math.round(rate),
+      estimatedTimeRemainingMs:
+        phase === 'LOADING' && rate > 0 ? Math.round(((this.#bytesTotal - bytes) * 1000) / rate) : null,
+      updatedAt: now.toISOString(),
+    };
+  }
+}
+
+const PHASE_START: Readonly<Record<RestoreProgress['phase'], number>> = {
+  INITIALIZING: 0,
+  VERIFYING: 1,
+  LOADING: 2,
+  BUILDING_INDEXES: 65,
+  VALIDATING: 75,
+  FINALIZING: 98,
+};

@@ -1,0 +1,92 @@
+import type { Actor } from '../types/actor.ts';
+import type {
+  BackupConfiguration,
+  BackupSnapshot,
+  CreateRestoreOperationInput,
+  RestoreDestination,
+  RestoreType,
+} from '../types/backup.ts';
+import { DataProtectionError, ValidationError } from '../types/errors.ts';
+import type { ServiceContext } from './context.ts';
+
+type Checked = Pick<
+  BackupConfiguration,
+  'configType' | 'branchIds' | 'scope' | 'storageDestination' | 'encryptionEnabled' | 'allowUnencryptedPHI'
+>;
+
+/**
+ * Refuses what this version does not do yet and what does not fit the host's entities, before anything is written:
+ * `NOT_SUPPORTED`, `ENTITY_*`, `VALIDATION_FAILED` for PHI that would be stored in the clear.
+ */
+export async function requireSupportedConfiguration(
+  context: ServiceContext,
+  actor: Actor,
+  settings: Checked,
+): Promise<void> {
+  const { configType, scope } = settings;
+  if (configType !== 'FULL') throw unsupported(`${configType} backups`, 'FULL');
+  for (const field of ['includeAttachments', 'includeDocuments'] as const) {
+    if (scope[field] === true)
+      throw unsupported(`\`scope.${field}\``, 'the rows of entities; leave the field out');
+  }
+  if (settings.encryptionEnabled && context.keys === undefined) {
+    throw new ValidationError('The backup configuration', [
+      {
+        path: 'encryptionEnabled',
+        message: 'Is true, but no key provider is configured.',
+        remedy: 'Give `keys` to createDataProtection, or set it to false.',
+      },
+    ]);
+  }
+  context.openStorage(settings.storageDestination);
+  const entities = await context.source.check({
+    organizationId: actor.organizationId,
+    branchIds: settings.branchIds,
+    scope,
+  });
+  const phi = entities.filter((entity) => entity.phi).map((entity) => entity.type);
+  if (phi.length > 0 && !settings.encryptionEnabled && !settings.allowUnencryptedPHI) {
+    throw new ValidationError('The backup configuration', [
+      {
+        path: 'encryptionEnabled',
+        message: `Is false although the scope holds PHI (${phi.join(', ')}).`,
+        remedy: 'Give `keys` to createDataProtection and set it to true, or say `allowUnencryptedPHI: true`.',
+      },
+    ]);
+  }
+}
+
+/** What a restore comes to in this version: FULL, into a schema of its own. Throws `NOT_SUPPORTED`, `INVALID_STATE`. */
+export function requireSupportedRestore(
+  snapshot: BackupSnapshot,
+  input: CreateRestoreOperationInput,
+): { restoreType: RestoreType; destination: RestoreDestination; targetSchema: string } {
+  const restoreType = input.restoreType ?? 'FULL';
+  if (restoreType !== 'FULL') throw unsupported(`${restoreType} restores`, 'FULL');
+  if (Object.keys(input.scope ?? {}).length > 0)
+    throw unsupported('A restore’s `scope`', 'the whole snapshot; leave the field out');
+  if (input.requiresApproval === true)
+    throw unsupported('Approval of restores', 'restores without; leave the field out');
+  if (input.rollbackEnabled === true)
+    throw unsupported('Rollback of restores', 'restores into a schema of their own, which can be dropped');
+  const destination = input.restoreDestination ?? { type: 'PRODUCTION' as const };
+  if (
+    destination.schemaName === undefined ||
+    (destination.type !== 'STAGING' && destination.type !== 'TEST')
+  ) {
+    throw unsupported(
+      `Restoring to ${destination.type}${destination.type === 'PRODUCTION' ? ' (the live tables)' : ' without `schemaName`'}`,
+      "`restoreDestination: { type: 'STAGING', schemaName: '...' }`",
+    );
+  }
+  if (snapshot.status !== 'COMPLETED' && snapshot.status !== 'COMPLETED_WITH_WARNINGS') {
+    throw new DataProtectionError(
+      `Snapshot ${snapshot.snapshotNumber} is ${snapshot.status}; only a COMPLETED or COMPLETED_WITH_WARNINGS one can be restored`,
+      'INVALID_STATE',
+    );
+  }
+  return { restoreType, destination, targetSchema: destination.schemaName };
+}
+
+const unsupported = (what: string, instead: string): DataProtectionError =>
+  new DataProtectionError(`${what} come with a later version. This one does ${instead}`, 'NOT_SUPPORTED');
