@@ -1,0 +1,19 @@
+/** Names that the documents promise, by entry point. An entry point without a list must export at least one name. */
+export const EXPECTED_EXPORTS: Readonly<Record<string, readonly string[]>> = {
+  '.': [
+    'createDataProtection',
+    'defineEntity',
+    'localKeyring',
+    'createKeyringFile',
+    'localStorage',
+    'memoryStorage',
+    'DataProtectionError',
+    'BackupError',
+    'StorageError',
+    'ValidationError',
+    'KeyError',
+    'ArchiveError',
+    'ERROR_CODES',
+  ],
+  './validation': ['CreateBackupConfigSchema'],
+};

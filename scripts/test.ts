@@ -1,0 +1,77 @@
+import { glob, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join, sep } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ROOT } from './lib/project.ts';
+import { runVisibly } from './lib/run.ts';
+import { judgeRun, reportSchema, requiredSchema } from './test/verdict.ts';
+
+const NODE = join(ROOT, 'node_modules', 'node', 'bin', 'node');
+const REPORT = join(ROOT, 'reports', 'tests.json');
+/** A run that hangs must end and be counted. */
+const LIMIT_MS = 12 * 60_000;
+const REQUIRED = join(ROOT, 'test', 'required-suites.json');
+
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    /** Writes reports/coverage. */
+    coverage: { type: 'boolean', default: false },
+    /** The same tests with large counts. */
+    soak: { type: 'boolean', default: false },
+    /** Writes the test files on disk into test/required-suites.json and runs nothing. */
+    'list-suites': { type: 'boolean', default: false },
+    /** Only tests whose name matches. */
+    testNamePattern: { type: 'string', short: 't' },
+  },
+});
+
+const present: string[] = [];
+for await (const path of glob('test/**/*.test.ts', { cwd: ROOT })) present.push(path.split(sep).join('/'));
+present.sort();
+const required = requiredSchema.parse(JSON.parse(await readFile(REQUIRED, 'utf8')));
+
+if (flags['list-suites']) {
+  await writeFile(REQUIRED, `${JSON.stringify({ ...required, suites: present }, null, 2)}\n`);
+  console.log(`Listed ${present.length} suites in test/required-suites.json.`);
+} else {
+  await runTests();
+}
+
+async function runTests(): Promise<void> {
+  const partial = positionals.length > 0 || flags.testNamePattern !== undefined;
+  const args = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${REPORT}`];
+  if (flags.coverage) args.push('--coverage');
+  if (flags.soak) args.push('--testTimeout=1800000', '--hookTimeout=600000');
+  if (flags.testNamePattern !== undefined) args.push('-t', flags.testNamePattern);
+  args.push(...positionals);
+
+  await mkdir(join(ROOT, 'reports'), { recursive: true });
+  await rm(REPORT, { force: true });
+  console.log(
+    `Running ${partial ? 'a part of the tests' : `${present.length} suites`} with Vitest on ${NODE}`,
+  );
+  if (flags.soak) console.log('CARE_SOAK=1: large counts, long timeouts. This takes long.');
+  const vitest = join(ROOT, 'node_modules', 'vitest', 'vitest.mjs');
+  const exitCode = await runVisibly(NODE, [vitest, ...args], {
+    ...(flags.soak ? { env: { CARE_SOAK: '1' } } : { limitMs: LIMIT_MS }),
+  });
+
+  const text = await readFile(REPORT, 'utf8').catch(() => '{ "testResults": [] }');
+  const outcome = judgeRun({
+    report: reportSchema.parse(JSON.parse(text)),
+    exitCode,
+    root: `${ROOT.split(sep).join('/')}/`,
+    ...(partial ? {} : { required }),
+    present,
+  });
+
+  console.log('');
+  if (partial) console.log('A part of the tests: the list of required suites was not looked at.');
+  else console.log(`${required.suites.length} suites must run (test/required-suites.json).`);
+  for (const note of outcome.notes) console.log(`Skipped: ${note}`);
+  for (const problem of outcome.problems) console.log(`FAIL  ${problem}`);
+  const line = `${outcome.passed} passed, ${outcome.failed} failed`;
+  await writeFile(join(ROOT, 'reports', 'tests.txt'), `${line}\n`);
+  console.log(line);
+  process.exitCode = outcome.failed === 0 && exitCode === 0 ? 0 : 1;
+}
