@@ -1,7 +1,7 @@
+import { violatedConstraint } from '../postgres/errors.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import type { Timestamp, UUID } from '../types/ids.ts';
 import { nullable, text, timestamp, uuid, word } from './column.ts';
-import { violatedConstraint } from './database-error.ts';
 import { decodeColumns, type Parameters, type RowMapping, selectColumns } from './row-mapping.ts';
 import { type BoundScope, idParameter, ofVisibleSnapshot, scoped, snapshotVisible, within } from './scope.ts';
 import { endSnapshot, lockRunningAttempt, type SnapshotFailure } from './snapshot-end.ts';

@@ -1,7 +1,7 @@
 import type pg from 'pg';
+import { databaseError } from '../postgres/errors.ts';
 import type { Clock } from '../types/clock.ts';
 import { DataProtectionError } from '../types/errors.ts';
-import { toDatabaseError } from './database-error.ts';
 import { checkSchemaName, DEFAULT_SCHEMA, qualify } from './schema-name.ts';
 
 /** A row as the server wrote it: text, whatever type parsers the host has set. */
@@ -49,7 +49,7 @@ export function createDatabase(options: DatabaseOptions): Database {
     query: (text, values) => run(pool, text, values),
     withTransaction: async (work) => {
       const client = await pool.connect().catch((error: unknown) => {
-        throw toDatabaseError(error, 'Connecting');
+        throw databaseError(error, 'Connecting');
       });
       // A connection that breaks between two statements emits `error`, which would end the process unheard.
       let broken = false;
@@ -104,7 +104,7 @@ async function run(
     const result = await connection.query<RawRow>({ text, values: [...values], types: RAW });
     return result.rows;
   } catch (error) {
-    throw toDatabaseError(error, 'The metadata database');
+    throw databaseError(error, 'The metadata database');
   }
 }
 
@@ -112,6 +112,6 @@ async function command(client: pg.ClientBase, text: string): Promise<string> {
   try {
     return (await client.query(text)).command;
   } catch (error) {
-    throw toDatabaseError(error, `The metadata database, ${text.split(' ')[0]}`);
+    throw databaseError(error, `The metadata database, ${text.split(' ')[0]}`);
   }
 }

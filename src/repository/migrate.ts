@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { databaseError, sqlState } from '../postgres/errors.ts';
 import { DataProtectionError } from '../types/errors.ts';
-import { sqlState, toDatabaseError } from './database-error.ts';
 import {
   LEDGER_TABLE,
   migrationNames,
@@ -69,7 +69,7 @@ export async function assertMigrated(options: {
   const schema = checkSchemaName(options.schema ?? DEFAULT_SCHEMA);
   const known = await migrationNames(MIGRATIONS);
   const state = await readSchemaState(options.connection, schema, known).catch((error: unknown) => {
-    throw toDatabaseError(error, 'Reading the state of the schema');
+    throw databaseError(error, 'Reading the state of the schema');
   });
   refuseNewer(state, schema);
   if (state.pending.length > 0) {
@@ -167,7 +167,7 @@ function isPool(connection: MigrateOptions['connection']): connection is pg.Pool
 
 function toMigrationError(error: unknown): DataProtectionError {
   if (error instanceof DataProtectionError) return error;
-  const mapped = toDatabaseError(error, 'Migrating');
+  const mapped = databaseError(error, 'Migrating');
   if (mapped.code === 'DATABASE_UNAVAILABLE') return mapped;
   const state = sqlState(error);
   const reason = state ? `PostgreSQL answered SQLSTATE ${state}` : firstLine(error);

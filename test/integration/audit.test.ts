@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createAuditLog, type NewAuditEntry } from '../../src/repository/audit-log.ts';
 import type { Database } from '../../src/repository/database.ts';
 import type { UUID } from '../../src/types/ids.ts';
+import { endPool } from '../harness/end-pool.ts';
 import { createTestDatabase, type TestDatabase } from '../harness/postgres.ts';
 import { aConfiguration, aDatabase, ofOrganization, START } from './repository-fixtures.ts';
 
@@ -219,6 +220,6 @@ test('the chain does not depend on session settings or on the host’s type pars
       entries: 1,
     });
   } finally {
-    await pool.end();
+    await endPool(pool);
   }
 });

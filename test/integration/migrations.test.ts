@@ -6,6 +6,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { assertMigrated, migrate, migrateDown } from '../../src/repository/migrate.ts';
 import { catalogDump } from '../harness/catalog-dump.ts';
+import { endPool } from '../harness/end-pool.ts';
 import { createTestDatabase, startPostgres, type TestDatabase } from '../harness/postgres.ts';
 
 const NAMES = ['0001_backup', '0002_audit'];
@@ -151,12 +152,12 @@ describe('a hostile environment', () => {
     );
     expect(runs.filter((names) => names.length > 0)).toEqual([NAMES]);
     await released;
-    await admin.end();
+    await endPool(admin);
     const pool = new pg.Pool({ connectionString: server.url, max: 1 });
     await assertMigrated({ connection: pool, schema: 'mine' });
     await pool.query('SET statement_timeout = 0; SET search_path = public');
     const [mine, plain] = [await catalogDump(pool, 'mine'), await catalogDump(pool, 'plain')];
-    await pool.end();
+    await endPool(pool);
     expect(mine).toEqual(plain);
   });
 

@@ -3,6 +3,7 @@ import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { createDatabase, type Database } from '../../src/repository/database.ts';
 import { migrate } from '../../src/repository/migrate.ts';
+import { endPool } from '../harness/end-pool.ts';
 import { createTestDatabase, startPostgres, type TestDatabase } from '../harness/postgres.ts';
 import {
   aCompletedSnapshot,
@@ -72,7 +73,7 @@ describe('errors', () => {
       const expected = { code: 'DATABASE_UNAVAILABLE', retryable };
       await expect(unreachable.query('SELECT 1')).rejects.toMatchObject(expected);
       await expect(unreachable.withTransaction(async () => 1)).rejects.toMatchObject(expected);
-      await pool.end();
+      await endPool(pool);
     }
   });
 
@@ -82,7 +83,7 @@ describe('errors', () => {
     await busy.withTransaction(async () => {
       await expect(busy.query('SELECT 1')).rejects.toMatchObject({ code: 'DATABASE_UNAVAILABLE' });
     });
-    await pool.end();
+    await endPool(pool);
   });
 });
 
@@ -137,7 +138,7 @@ describe('a transaction', () => {
     });
     await expect(run).rejects.toMatchObject({ code: 'DATABASE_UNAVAILABLE', retryable: true });
     expect(await own.query("SELECT 'alive' AS state")).toEqual([{ state: 'alive' }]);
-    await pool.end();
+    await endPool(pool);
   });
 
   test('is READ COMMITTED and READ WRITE whatever the host has set', async () => {
@@ -152,7 +153,7 @@ describe('a transaction', () => {
         ),
       ).toEqual([{ mode: 'read committedoff' }]);
     });
-    await pool.end();
+    await endPool(pool);
   });
 });
 
@@ -189,7 +190,7 @@ describe('what the host has set', () => {
       expected,
     );
     const written = await aCompletedSnapshot(repository, id);
-    await pool.end();
+    await endPool(pool);
     expect(await plain.findSnapshotById(written.id)).toEqual(written);
   });
 
@@ -225,7 +226,7 @@ describe('stored values that the library would not write', () => {
         "UPDATE care_backup.backup_configurations SET total_storage_used = 0, scope = '{}', created_at = now() WHERE id = $1",
         [id],
       );
-      await pool.end();
+      await endPool(pool);
     }
     expect(await repository.findConfigById(id)).toMatchObject({ id });
   });
@@ -245,5 +246,5 @@ test('a server that crashes and comes back is unavailable and then available, wi
   });
   await server.restart();
   expect(await repository.findConfigById(id)).toMatchObject({ id });
-  await pool.end();
+  await endPool(pool);
 });

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { databaseError, sqlState, violatedConstraint } from '../../src/postgres/errors.ts';
 import {
   boolean,
   float,
@@ -13,7 +14,6 @@ import {
   wholeMilliseconds,
   word,
 } from '../../src/repository/column.ts';
-import { sqlState, toDatabaseError, violatedConstraint } from '../../src/repository/database-error.ts';
 import { checkSchemaName, qualify } from '../../src/repository/schema-name.ts';
 
 describe('jsonText', () => {
@@ -96,23 +96,23 @@ describe('errors', () => {
   test.each(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN'])(
     '%s is DATABASE_UNAVAILABLE',
     (code) => {
-      expect(toDatabaseError(Object.assign(new Error('x'), { code }), 'Reading')).toMatchObject({
+      expect(databaseError(Object.assign(new Error('x'), { code }), 'Reading')).toMatchObject({
         code: 'DATABASE_UNAVAILABLE',
         retryable: true,
       });
     },
   );
   test('what is neither is INTERNAL', () => {
-    expect(toDatabaseError(new TypeError('x'), 'Reading')).toMatchObject({ code: 'INTERNAL' });
+    expect(databaseError(new TypeError('x'), 'Reading')).toMatchObject({ code: 'INTERNAL' });
   });
   test('a violation is known by its constraint, through the library’s error too', () => {
     const error = pgError('23505', { constraint: 'one_running' });
-    expect(violatedConstraint(toDatabaseError(error, 'Writing'))).toBe('one_running');
+    expect(violatedConstraint(databaseError(error, 'Writing'))).toBe('one_running');
     expect(violatedConstraint(pgError('42P01', { constraint: 'x' }))).toBeUndefined();
   });
   test('an error of the library passes unchanged', () => {
-    const error = toDatabaseError(pgError('23505'), 'Writing');
-    expect(toDatabaseError(error, 'Again')).toBe(error);
+    const error = databaseError(pgError('23505'), 'Writing');
+    expect(databaseError(error, 'Again')).toBe(error);
     expect(error.message).not.toContain('Jane');
   });
 });
