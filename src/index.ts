@@ -19,3 +19,4 @@ export type { Json, Timestamp, UUID } from './types/ids.ts';
 export type { LogFields, Logger } from './types/logger.ts';
 export { formatBytes } from './utils/bytes.ts';
 export { formatDuration } from './utils/duration.ts';
+export { systemActor } from './utils/system-actor.ts';

@@ -4,8 +4,8 @@ import pg from 'pg';
 import { type OrganizationTable, rowsPerOrganization, SERVICE_CODE_COUNT } from './ids.ts';
 import { type FirstKeys, type Job, jobs, SERVICE_CODES } from './rows.ts';
 
-export { branchIds, type IdKind, organizationId, platformId } from './ids.ts';
-export { startWriter, type Writer, type WriterOptions } from './writer.ts';
+export { branchIds, organizationId, platformId } from './ids.ts';
+export { startWriter, type Writer } from './writer.ts';
 
 /** An open client is used alone and stays open; a configuration is good for as many connections as help. */
 export type Connection = pg.Client | pg.PoolClient | pg.ClientConfig | string;

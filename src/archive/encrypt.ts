@@ -21,7 +21,7 @@ export interface Subkeys {
 }
 
 /** Bytes of a data key. */
-export const DATA_KEY_SIZE = 32;
+const DATA_KEY_SIZE = 32;
 
 /** The subkeys of one attempt. KEY_UNAVAILABLE unless the data key has 32 bytes. */
 export function deriveSubkeys(dataKey: Uint8Array, identity: ArchiveIdentity): Subkeys {

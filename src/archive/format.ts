@@ -11,7 +11,7 @@ import type { Timestamp, UUID } from '../types/ids.ts';
 export const FORMAT_VERSION = 1;
 export const FORMAT_NAME = 'care-commons-backup';
 export const MANIFEST_MAGIC = Buffer.from('CCBKPMAN', 'latin1');
-export const SEGMENT_MAGIC = Buffer.from('CCBSEGMT', 'latin1');
+const SEGMENT_MAGIC = Buffer.from('CCBSEGMT', 'latin1');
 export const CLAIM_MAGIC = Buffer.from('CCBCLAIM', 'latin1');
 export const SIDECAR_MAGIC = Buffer.from('CCBSIDEC', 'latin1');
 
@@ -125,7 +125,7 @@ export function isSnapshotNumber(text: string): boolean {
 }
 
 /** The directory of a snapshot, where its sidecars lie: `<prefix>/<organization>/<configuration>/<number>/`. */
-export function snapshotPrefix(
+function snapshotPrefix(
   prefix: string,
   id: Pick<ArchiveIdentity, 'organizationId' | 'configurationId' | 'snapshotNumber'>,
 ): string {

@@ -128,7 +128,7 @@ export function manifestChecksum(header: Pick<ManifestHeader, 'checksum'>, bytes
 }
 
 /** Throws ARCHIVE_CORRUPT unless the header is that of `expected`. */
-export function checkIdentity(header: ManifestHeader, expected: ArchiveIdentity): void {
+function checkIdentity(header: ManifestHeader, expected: ArchiveIdentity): void {
   const found = header.identity;
   if (
     found.organizationId !== expected.organizationId ||

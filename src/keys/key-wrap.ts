@@ -21,7 +21,7 @@ import type { KeyContext, MacContext, WrappedKey } from './keys.ts';
  * SHA-256 of the scheme, the key id and the whole context; what was hashed is the additional data. AES-GCM alone does not commit
  * to its key (one ciphertext can open under two keys); the commitment does, so a wrong key is seen before decryption.
  */
-export const LOCAL_WRAP_SCHEME = 'local-aes-256-gcm-v1';
+const LOCAL_WRAP_SCHEME = 'local-aes-256-gcm-v1';
 
 export const KEY_BYTES = 32;
 const NONCE_BYTES = 12;

@@ -103,7 +103,7 @@ function usesTls(options: unknown): boolean {
 }
 
 /** Sets what the server knows of the pinned settings (each version knows its own timeouts) for the session. */
-export async function pinSettings(client: pg.ClientBase): Promise<void> {
+async function pinSettings(client: pg.ClientBase): Promise<void> {
   await client.query(NO_TIMEOUTS.join('; '));
   await client.query(
     `SELECT pg_catalog.set_config(w.name, w.value, false)

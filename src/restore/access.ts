@@ -12,7 +12,7 @@ import { execute } from './execute.ts';
  * database gives by ALTER DEFAULT PRIVILEGES are taken back. The schema itself stays closed to all but its owner.
  */
 export async function restoreAccess(client: pg.Client, definitions: Definitions): Promise<BackupWarning[]> {
-  const { relations } = definitions.contents;
+  const { relations, sequences } = definitions.contents;
   await revokeDefaults(client, definitions);
   const roles = new Set(
     (await selectRows<{ name: string }>(client, 'SELECT rolname AS name FROM pg_catalog.pg_roles')).map(
@@ -45,6 +45,12 @@ export async function restoreAccess(client: pg.Client, definitions: Definitions)
     for (const grant of relation.grants.filter(({ grantee }) => known(grantee))) {
       if (grant.privilege === 'MAINTAIN' && definitions.serverVersion < 170_000) continue;
       await execute(client, { sql: grantSql(table, grant), doing: `Granting on ${relation.name}` });
+    }
+  }
+  for (const { name, grants } of sequences) {
+    const sequence = `SEQUENCE ${inSchema(definitions, name)}`;
+    for (const grant of grants.filter(({ grantee }) => known(grantee))) {
+      await execute(client, { sql: grantSql(sequence, grant), doing: `Granting on ${name}` });
     }
   }
   for (const role of [...missing].sort()) {

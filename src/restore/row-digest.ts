@@ -1,4 +1,4 @@
-import { crc32 } from 'node:zlib';
+import zlib from 'node:zlib';
 
 /** What can be said of a set of rows, whatever their order. Equal sets give equal sums. */
 export interface RowsDigest {
@@ -40,13 +40,13 @@ export class RowDigester {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       const row = chunk.subarray(start, end);
-      this.#sum += this.#begun === undefined ? crc32(row) : crc32(row, this.#begun);
+      this.#sum += this.#begun === undefined ? zlib.crc32(row) : zlib.crc32(row, this.#begun);
       this.#begun = undefined;
       this.#rows += 1;
       if (this.#sum >= FOLD_AT) this.#fold();
       start = end + 1;
     }
-    if (start < chunk.length) this.#begun = crc32(chunk.subarray(start), this.#begun ?? 0);
+    if (start < chunk.length) this.#begun = zlib.crc32(chunk.subarray(start), this.#begun ?? 0);
     this.#bytes += chunk.length;
   }
 

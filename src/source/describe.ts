@@ -309,6 +309,10 @@ const SEQUENCES = `
   SELECT n.nspname AS schema, c.relname AS name, pg_catalog.format_type(s.seqtypid, NULL) AS data_type, s.seqstart::text AS start,
          s.seqincrement::text AS increment, s.seqmin::text AS min, s.seqmax::text AS max, s.seqcache::text AS cache, s.seqcycle AS cycle,
          pg_catalog.quote_literal(c.oid::regclass::text) || '::regclass' AS literal,
+         COALESCE((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+                     'grantee', CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee)::text END,
+                     'privilege', x.privilege_type, 'grantable', x.is_grantable, 'column', NULL) ORDER BY x.grantee, x.privilege_type)
+                     FROM pg_catalog.aclexplode(c.relacl) x WHERE x.grantee <> c.relowner), '[]') AS grants,
          o.refobjid::int8 AS owner_relation, a.attname AS owner_column, COALESCE(o.deptype = 'i', false) AS is_identity
     FROM used u
     JOIN pg_catalog.pg_class c ON c.oid = u.oid AND c.relkind = 'S'

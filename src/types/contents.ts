@@ -152,6 +152,7 @@ export interface SequenceRecord {
   readonly owner: { readonly relation: number; readonly column: string; readonly identity: boolean } | null;
   /** How the literal stands in defaults: `'visits_seq'::regclass`. */
   readonly literal: string;
+  readonly grants: readonly GrantRecord[];
 }
 
 /** A type that is not PostgreSQL's own, in an order in which each can be created. */
