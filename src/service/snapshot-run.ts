@@ -35,6 +35,8 @@ export interface SnapshotRun {
 const HEARTBEAT_MS = 400;
 const DEFAULT_CONCURRENCY = 2;
 const DATA_KEY_BYTES = 32;
+/** A session holds a full buffer while it waits for the next: with no spare one, all would wait for each other. */
+const SPARE_BUFFERS = 3;
 
 /**
  * Runs one attempt at a snapshot from its first lock to its manifest. Rejects with what ended it, after everything
@@ -128,12 +130,13 @@ async function writeArchive({ run, identity, place, progress, enterPhase, ...job
   const { context, configuration } = run;
   const failed = new AbortController();
   const signal = AbortSignal.any([job.signal, failed.signal]);
+  const sessions = configuration.schedule[0]?.maxConcurrency ?? DEFAULT_CONCURRENCY;
   progress.enter('COLLECTING_METADATA');
   const source = await context.source.open({
     organizationId: configuration.organizationId,
     branchIds: configuration.branchIds,
     scope: configuration.scope,
-    maxConcurrency: configuration.schedule[0]?.maxConcurrency ?? DEFAULT_CONCURRENCY,
+    maxConcurrency: sessions,
     maxSnapshotAgeMs: context.maxSnapshotAgeMs,
     signal,
   });
@@ -147,6 +150,7 @@ async function writeArchive({ run, identity, place, progress, enterPhase, ...job
       checksum: configuration.checksumAlgorithm,
       ...(encryption === undefined ? {} : { encryption }),
       reopen: configuration.integrityCheckEnabled ? 'CHECK' : 'TRUST',
+      buffers: sessions + SPARE_BUFFERS,
       store: (name, pieces) => place.storage.put(`${place.prefix}${name}`, pieces, { signal }),
       signal,
       onProgress: ({ storedBytes }) => progress.stored(storedBytes),

@@ -1,6 +1,8 @@
 /**
  * The storage contract. Every provider and every decorator keeps it; the suite in `test/contract/storage.ts` holds
- * them to it. Keys are relative paths of segments `[A-Za-z0-9][A-Za-z0-9._-]*` joined by `/`, at most 900 bytes.
+ * them to it. Keys are relative paths of segments `[A-Za-z0-9][A-Za-z0-9._-]*` (at most 255 bytes each) joined by `/`, at
+ * most 900 bytes. A key never names what is a folder of another: with `a/b` stored, `a` may be refused. What is no key,
+ * or no beginning of one in `list`, is `STORAGE_INVALID_KEY`.
  */
 export interface ObjectStorage {
   /** What it is, for logs and errors: a kind and a place, never a credential. */
