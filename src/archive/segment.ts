@@ -11,6 +11,7 @@ import {
   type SegmentContent,
   segmentAad,
 } from './format.ts';
+import { freeMemory } from './memory.ts';
 
 /** How the segments of one archive are made. */
 export interface Sealing {
@@ -77,4 +78,5 @@ async function protectEncrypted(
 async function checkSame(compressed: Uint8Array, raw: Uint8Array, how: Sealing): Promise<void> {
   const again = await decompress(compressed, how.compressor.algorithm, raw.length);
   if (!again.equals(raw)) throw corrupt('A sealed segment does not open to the bytes that were sealed.');
+  if (again.buffer !== compressed.buffer) freeMemory(again);
 }

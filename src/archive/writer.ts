@@ -17,6 +17,7 @@ import {
 } from './format.ts';
 import { decodeHeader, encodeHeader } from './header.ts';
 import { encodeManifest, manifestChecksum, openManifest } from './manifest.ts';
+import { freeMemory } from './memory.ts';
 import { createPacker, type PackedObject } from './packer.ts';
 import { createBufferPool } from './pool.ts';
 import { type Sealing, sealSegment } from './segment.ts';
@@ -292,14 +293,6 @@ export function createArchiveWriter(options: ArchiveWriterOptions): ArchiveWrite
       compressor.close();
     },
   };
-}
-
-/**
- * Frees a stored piece's memory at once instead of at the next collection: the collector counts what is waiting and
- * runs the more often for it. Small pieces share their memory with others and are left alone.
- */
-function freeMemory({ buffer, byteLength }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0);
 }
 
 type HeaderStart = Omit<ManifestHeader, 'objects' | 'segments'>;
