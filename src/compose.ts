@@ -104,6 +104,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     ...control,
     max: CONTROL_CONNECTIONS,
     keepAlive: true,
+    keepAliveInitialDelayMillis: 30_000,
     application_name: 'care-backup',
   });
   pool.on('error', (error) =>
@@ -230,6 +231,8 @@ function withHook(
 function storageOpener(
   own: DataProtectionOptions['openStorage'],
 ): (destination: StorageDestination) => OpenedStorage {
+  // One for each folder: it remembers that it has seen the folder, whose absence is then no empty storage.
+  const folders = new Map<string, ObjectStorage>();
   return (destination) => {
     const prefix = (destination.localStorage?.prefix ?? destination.cloudStorage?.prefix ?? '').replace(
       /\/+$/,
@@ -238,7 +241,10 @@ function storageOpener(
     const custom = own?.(destination);
     if (custom !== undefined) return { storage: custom, prefix };
     if (destination.type === 'LOCAL_FILESYSTEM' && destination.localStorage !== undefined) {
-      return { storage: localStorage({ path: destination.localStorage.path }), prefix };
+      const { path } = destination.localStorage;
+      const storage = folders.get(path) ?? localStorage({ path });
+      folders.set(path, storage);
+      return { storage, prefix };
     }
     throw new DataProtectionError(
       `Storage of type ${destination.type} comes with a later version; this one stores on LOCAL_FILESYSTEM, or on what \`openStorage\` gives`,

@@ -44,7 +44,7 @@ export function locate(
 }
 
 /** Throws ARCHIVE_CORRUPT unless these are the stored bytes of segment `index`. Needs no key. */
-function checkSegment(header: ManifestHeader, index: number, stored: Uint8Array): void {
+export function checkSegment(header: ManifestHeader, index: number, stored: Uint8Array): void {
   const segment = segmentAt(header.segments, index);
   if (stored.length !== segment.length) {
     throw corrupt(`Segment ${index} has ${stored.length} stored bytes instead of ${segment.length}.`);

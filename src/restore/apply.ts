@@ -36,8 +36,11 @@ async function restoreToSchema(
   const plan = planRestore(request.snapshot, request.maxConcurrency);
   const stop = new AbortController();
   const cancel = (): void => {
+    const { reason } = signal;
     stop.abort(
-      new DataProtectionError('The restore was cancelled', 'RESTORE_CANCELLED', { cause: signal.reason }),
+      reason instanceof DataProtectionError
+        ? reason
+        : new DataProtectionError('The restore was cancelled', 'RESTORE_CANCELLED', { cause: reason }),
     );
   };
   signal.addEventListener('abort', cancel, { once: true });

@@ -2,6 +2,7 @@ import { encodeClaim, isClaim } from '../archive/claim.ts';
 import { type ArchiveIdentity, attemptPrefix, MANIFEST_NAME } from '../archive/format.ts';
 import type { ObjectStorage } from '../storage/storage.ts';
 import { BackupError, StorageError } from '../types/errors.ts';
+import { orAborted } from './failure.ts';
 
 /** Where the objects of one attempt lie. */
 export interface AttemptPlace {
@@ -98,7 +99,7 @@ export async function inTime<T>(call: (signal: AbortSignal) => Promise<T>): Prom
     CALL_MS,
   );
   try {
-    return await call(late.signal);
+    return await orAborted(call(late.signal), late.signal);
   } finally {
     clearTimeout(timer);
   }

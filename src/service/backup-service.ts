@@ -181,8 +181,8 @@ export class BackupService {
   async createSnapshot(input: CreateSnapshotInput, options: RunOptions = {}): Promise<BackupSnapshot> {
     requirePermission(this.#actor, 'backup:create');
     const parsed = parseInput(CreateSnapshotSchema, 'The snapshot', input);
-    const configuration = await this.#configuration(parsed.configurationId);
-    requireStatus(configuration, ['ACTIVE'], 'be backed up');
+    const asked = await this.#configuration(parsed.configurationId);
+    requireStatus(asked, ['ACTIVE'], 'be backed up');
     if (parsed.parentSnapshotId !== undefined) {
       throw new DataProtectionError(
         'Snapshots that build on a parent come with a later version. Leave `parentSnapshotId` out',
@@ -190,14 +190,23 @@ export class BackupService {
       );
     }
     await requireSupportedConfiguration(this.#context, this.#actor, {
-      ...configuration,
-      configType: parsed.snapshotType ?? configuration.configType,
+      ...asked,
+      configType: parsed.snapshotType ?? asked.configType,
     });
-    const opened = this.#context.openStorage(configuration.storageDestination);
-    const lock = await this.#context.locks.tryConfiguration(configuration.id);
-    if (lock === undefined) throw alreadyRunning(configuration);
+    const lock = await this.#context.locks.tryConfiguration(asked.id);
+    if (lock === undefined) throw alreadyRunning(asked);
     try {
-      await endDeadAttempts(this.#context, this.#system, configuration);
+      await endDeadAttempts(this.#context, this.#system, asked);
+      // It may have been paused or changed while what was left of dead runs was removed.
+      const configuration = await this.#configuration(asked.id);
+      requireStatus(configuration, ['ACTIVE'], 'be backed up');
+      if (configuration.updatedAt !== asked.updatedAt) {
+        await requireSupportedConfiguration(this.#context, this.#actor, {
+          ...configuration,
+          configType: parsed.snapshotType ?? configuration.configType,
+        });
+      }
+      const opened = this.#context.openStorage(configuration.storageDestination);
       const attemptId = uuidv7();
       const snapshot = await this.#queue(configuration, parsed, attemptId, opened.prefix);
       const context = this.#context;
@@ -322,7 +331,8 @@ export class BackupService {
         } catch (error) {
           throw this.#announceFailedRestore(restore, error);
         }
-        const done = await this.#restore(id);
+        const done = await this.#system.findRestoreById(id);
+        if (done === undefined) throw notFound('restore operation', id);
         context.events.emit('restore.completed', { restore: done });
         return done;
       });
@@ -529,7 +539,8 @@ export class BackupService {
   }
 
   async #announce(id: UUID): Promise<BackupSnapshot> {
-    const snapshot = await this.#snapshot(id);
+    const snapshot = await this.#system.findSnapshotById(id);
+    if (snapshot === undefined) throw notFound('snapshot', id);
     this.#context.events.emit('snapshot.completed', { snapshot, warnings: snapshot.warnings });
     return snapshot;
   }

@@ -78,7 +78,12 @@ async function endAttempt(
     return;
   }
   try {
-    await adopt(context, dead, place, await openArchive(manifest, identity, context.keys, null));
+    await adopt(
+      context,
+      dead,
+      place,
+      await openArchive(manifest, { identity, encrypted: snapshot.encrypted, checksum: null }, context.keys),
+    );
   } catch (error) {
     if (!(error instanceof DataProtectionError) || error.retryable) throw error;
     if (!(error instanceof ArchiveError) && !(error instanceof KeyError)) throw error;

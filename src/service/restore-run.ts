@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { RestoreEnd } from '../repository/restore-operations.ts';
 import type { RestoreOutcome, RestoreStep } from '../restore/restore.ts';
@@ -30,7 +31,6 @@ export async function runRestore(run: RestoreRun): Promise<void> {
   const progress = new RestoreProgressCount(context.clock, started.getTime());
   let timer: NodeJS.Timeout | undefined;
   let writing: Promise<unknown> = Promise.resolve();
-  let outcome: RestoreOutcome | undefined;
   try {
     if (!(await repository.startRestore(restore.id, started.toISOString()))) {
       throw new BackupError('The restore is not waiting to be started', 'INVALID_STATE', snapshot.id, false);
@@ -53,7 +53,7 @@ export async function runRestore(run: RestoreRun): Promise<void> {
         })
         .catch(() => undefined);
     }, PROGRESS_MS);
-    outcome = await context.restoreTarget.restoreToSchema({
+    const outcome = await context.restoreTarget.restoreToSchema({
       restoreId: restore.id,
       snapshot: {
         contents: archive.contents,
@@ -73,8 +73,7 @@ export async function runRestore(run: RestoreRun): Promise<void> {
   } catch (error) {
     clearInterval(timer);
     await writing;
-    // The schema is there: the next restore enters that in the catalog. FAILED would say that it is not.
-    if (outcome === undefined) await fail(context, restore, error);
+    await fail(context, restore, error);
     throw error;
   }
 }
@@ -109,23 +108,36 @@ export async function endDeadRestores(context: ServiceContext, repository: Backu
 }
 
 async function endDeadRestore(context: ServiceContext, restore: RestoreOperation): Promise<void> {
+  const reason = new BackupError(
+    'The process that ran the restore ended before the restore did',
+    'RESTORE_INTERRUPTED',
+    restore.snapshotId,
+  );
   const end = (await context.restoreTarget.sweep([restore.id])).get(restore.id);
+  if (end === 'DONE' || end === 'GONE') await enterEnd(context, restore, end, reason);
+}
+
+/** Enters how a restore ended that has not entered it itself: by what it left, and the reason where that is nothing. */
+async function enterEnd(
+  context: ServiceContext,
+  restore: RestoreOperation,
+  end: 'DONE' | 'GONE',
+  reason: unknown,
+): Promise<void> {
   const completedAt = context.clock.now().toISOString();
   if (end === 'DONE') {
-    const message = 'The process ended right after the restore; its metrics were not recorded';
+    const message = 'The restore was interrupted when it was done; its metrics were not recorded';
     await finish(context, restore, 'restore.completed', {
       status: 'COMPLETED_WITH_WARNINGS',
       completedAt,
       warnings: [{ code: 'INTERRUPTED', message }],
     });
-  } else if (end === 'GONE') {
-    const error = new BackupError(
-      'The process that ran the restore ended before the restore did',
-      'RESTORE_INTERRUPTED',
-      restore.snapshotId,
-    );
-    const failure = failureOf(error, context.clock);
-    await finish(context, restore, 'restore.failed', { status: 'FAILED', completedAt, ...failure });
+  } else if (isCancellation(reason)) {
+    const cancelled = { status: 'CANCELLED' as const, completedAt, statusReason: 'Cancelled' };
+    await finish(context, restore, 'restore.cancelled', cancelled);
+  } else {
+    const failed = { status: 'FAILED' as const, completedAt, ...failureOf(reason, context.clock) };
+    await finish(context, restore, 'restore.failed', failed);
   }
 }
 
@@ -158,16 +170,22 @@ async function finish(
   });
 }
 
+/** How often a server is asked whether it has seen that a session of this process is gone, and how long between. */
+const SWEEP_TRIES = 5;
+const SWEEP_PAUSE_MS = 200;
+
+/**
+ * Ends a restore that failed, once it is certain what it left: a connection that breaks does not say whether the
+ * statement before took place. Where that cannot be seen now, the next restore does it.
+ */
 async function fail(context: ServiceContext, restore: RestoreOperation, reason: unknown): Promise<void> {
-  const completedAt = context.clock.now().toISOString();
   try {
-    if (isCancellation(reason)) {
-      const end = { status: 'CANCELLED' as const, completedAt, statusReason: 'Cancelled' };
-      await finish(context, restore, 'restore.cancelled', end);
-    } else {
-      const failure = failureOf(reason, context.clock);
-      await finish(context, restore, 'restore.failed', { status: 'FAILED', completedAt, ...failure });
+    for (let tries = 1; tries <= SWEEP_TRIES; tries += 1) {
+      const end = (await context.restoreTarget.sweep([restore.id])).get(restore.id);
+      if (end === 'DONE' || end === 'GONE') return await enterEnd(context, restore, end, reason);
+      await sleep(SWEEP_PAUSE_MS);
     }
+    context.logger.warn({ restoreId: restore.id }, 'The end of a restore is left to the next one');
   } catch (error) {
     context.logger.error(
       { restoreId: restore.id, error: codeOf(error) },

@@ -38,9 +38,8 @@ export async function openSnapshotArchive(
   };
   return openStoredArchive(
     { storage, prefix: location.path, manifestKey: location.manifestKey },
-    identity,
+    { identity, encrypted: snapshot.encrypted, checksum },
     context.keys,
-    checksum,
     signal,
   );
 }

@@ -1,6 +1,6 @@
 import type { ArchiveIdentity } from '../archive/format.ts';
 import { type Manifest, openManifest } from '../archive/manifest.ts';
-import { checkObject, locate, objectPlans, openSegment } from '../archive/reader.ts';
+import { checkSegment, locate, objectPlans, openSegment } from '../archive/reader.ts';
 import type { KeyProvider } from '../keys/keys.ts';
 import type { ObjectStorage } from '../storage/storage.ts';
 import type { SnapshotContents } from '../types/contents.ts';
@@ -15,30 +15,40 @@ export interface StoredArchive {
   readonly contents: SnapshotContents;
 }
 
+/** What the catalog knows of an archive. */
+export interface ExpectedArchive {
+  readonly identity: ArchiveIdentity;
+  /**
+   * Whether it was to be encrypted. Who can write to the storage but has no key could otherwise put an archive of his
+   * own, in the clear, in its place.
+   */
+  readonly encrypted: boolean;
+  /** null: the run died before the catalog learnt it. */
+  readonly checksum: string | null;
+}
+
 /**
- * Opens the manifest of an attempt. `checksum` is what the catalog says it was: another manifest, even a genuine one of
- * the same snapshot, is `ARCHIVE_CORRUPT`. Throws `ARCHIVE_*`, `KEY_UNAVAILABLE`, `STORAGE_*`.
+ * Opens the manifest of an attempt. Another manifest than the expected one, even a genuine one of the same snapshot, is
+ * `ARCHIVE_CORRUPT`. Throws `ARCHIVE_*`, `KEY_UNAVAILABLE`, `STORAGE_*`.
  */
 export async function openStoredArchive(
   place: AttemptPlace,
-  identity: ArchiveIdentity,
+  expected: ExpectedArchive,
   keys: KeyProvider | undefined,
-  checksum: string | null,
   signal: AbortSignal,
 ): Promise<StoredArchive> {
   const bytes = await missingAsIncomplete(place.storage.get(place.manifestKey, { signal }));
-  return { place, ...(await orAborted(openArchive(bytes, identity, keys, checksum), signal)) };
+  return { place, ...(await orAborted(openArchive(bytes, expected, keys), signal)) };
 }
 
 /** As `openStoredArchive`, for a manifest that has been read already. */
 export async function openArchive(
   bytes: Uint8Array,
-  identity: ArchiveIdentity,
+  expected: ExpectedArchive,
   keys: KeyProvider | undefined,
-  checksum: string | null,
 ): Promise<Pick<StoredArchive, 'manifest' | 'contents'>> {
   const manifest = await openManifest(bytes, {
-    expected: identity,
+    expected: expected.identity,
     dataKey: async (wrapped, { organizationId, configurationId, snapshotId }) => {
       if (keys === undefined)
         throw new KeyError('The snapshot is encrypted and no key provider is configured', 'KEY_UNAVAILABLE');
@@ -53,7 +63,10 @@ export async function openArchive(
       throw failure ?? new KeyError('The manifest holds no wrapped key', 'KEY_UNAVAILABLE');
     },
   });
-  if (checksum !== null && manifest.checksum !== checksum) {
+  if (expected.encrypted && manifest.header.encryption === null) {
+    throw new ArchiveError('The archive is in the clear although it was to be encrypted', 'ARCHIVE_CORRUPT');
+  }
+  if (expected.checksum !== null && manifest.checksum !== expected.checksum) {
     throw new ArchiveError('The manifest is not the one that the catalog recorded', 'ARCHIVE_CORRUPT');
   }
   return { manifest, contents: decodeContents(manifest) };
@@ -95,12 +108,18 @@ export async function checkStoredObjects(
   header: Manifest['header'],
   signal: AbortSignal,
 ): Promise<void> {
-  const plans = [...objectPlans(header)].map(({ name }, index) => ({ name, index }));
+  const plans = [...objectPlans(header)];
   const work = async (): Promise<void> => {
     for (let plan = plans.shift(); plan !== undefined; plan = plans.shift()) {
       signal.throwIfAborted();
       const stored = await missingAsIncomplete(storage.get(`${prefix}${plan.name}`, { signal }));
-      checkObject(header, plan.index, stored);
+      if (stored.length !== plan.size) {
+        const text = `Object ${plan.name} has ${stored.length} bytes instead of ${plan.size}`;
+        throw new ArchiveError(text, 'ARCHIVE_CORRUPT');
+      }
+      for (const { index, offset, length } of plan.segments) {
+        checkSegment(header, index, stored.subarray(offset, offset + length));
+      }
     }
   };
   const stopped = (error: unknown): never => {

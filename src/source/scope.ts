@@ -170,7 +170,7 @@ function ownerCondition(
   const owner: ResolvedOwner | null = entity[kind];
   if (owner === null || owner.kind === 'SHARED') return null;
   if (owner.kind === 'COLUMN') {
-    if (ids !== 'ANY') return oneOf(comparison(entity, owner.column, alias), ids);
+    if (ids !== 'ANY') return oneOf(idComparison(entity, owner.column, alias), ids);
     const nullable = entity.table.columns.get(owner.column)?.nullable !== false;
     return nullable ? `${alias}.${quoteIdent(owner.column)} IS NOT NULL` : null;
   }
@@ -189,6 +189,13 @@ function ownerCondition(
     return `${expression} ${operator('=')} ${alias}.${quoteIdent(owner.columns[i] ?? '')}`;
   });
   return `EXISTS (SELECT FROM (${selects.join(' UNION ALL ')}) ${inner} WHERE ${matches.join(' AND ')})`;
+}
+
+/** Ids are compared in lower case, as the actor's stand: a column that is no uuid may hold them in upper case. */
+function idComparison(entity: ResolvedEntity, name: string, alias: string): Comparison {
+  if (entity.table.columns.get(name)?.type === 'uuid') return comparison(entity, name, alias);
+  const expression = `pg_catalog.lower(${alias}.${quoteIdent(name)}::text)`;
+  return { expression, operator: (symbol) => symbol };
 }
 
 /** Whether rows belong to all, be it through others. */
@@ -283,8 +290,10 @@ function filterCondition(entity: ResolvedEntity, filter: CustomFilter): string {
   const compared = comparison(entity, filter.column);
   const values = [filter.value ?? []].flat().map(String);
   if (filter.operator === 'IN') return oneOf(compared, values);
-  const symbol = filter.operator === '!=' ? '<>' : filter.operator;
-  return `${name} ${compared.operator(symbol)} ${quoteLiteral(values[0] ?? '')}`;
+  const literal = quoteLiteral(values[0] ?? '');
+  // A row without a value is other than any value: SQL's own <> would leave it out in silence.
+  if (filter.operator === '!=') return `(${name} IS NULL OR ${name} ${compared.operator('<>')} ${literal})`;
+  return `${name} ${compared.operator(filter.operator)} ${literal}`;
 }
 
 function withOwners(included: readonly ResolvedEntity[]): ResolvedEntity[] {

@@ -59,11 +59,20 @@ export const unreadableRow = (
     { cause },
   );
 
+/** Types of keys that say nothing about a person by themselves. */
+const ARTIFICIAL = new Set(['uuid', 'smallint', 'integer', 'bigint']);
+
 /** null where the key is protected data, or cannot be read itself. */
 async function keyOf(client: pg.ClientBase, row: string, entity: ResolvedEntity): Promise<string | null> {
   const classes = entity.definition.classification?.columns ?? {};
-  if (entity.key.some((column) => classes[column]?.phi === true || classes[column]?.pii === true))
-    return null;
+  const { phi, pii } = entity.definition.classification ?? {};
+  const told = entity.key.every((column) => {
+    const own = classes[column];
+    if (own?.phi === true || own?.pii === true) return false;
+    const natural = !ARTIFICIAL.has(entity.table.columns.get(column)?.type ?? '');
+    return !(natural && (phi === true || pii === true));
+  });
+  if (!told) return null;
   const parts = entity.key.map(
     (column) =>
       `${quoteLiteral(`${quoteIdent(column)} `)} || pg_catalog.quote_nullable(${ROW_ALIAS}.${quoteIdent(column)}::text)`,
