@@ -33,6 +33,7 @@ const UNAVAILABLE_SYSTEM = new Set([
   'EHOSTUNREACH',
   'ENETUNREACH',
   'ENOENT',
+  'ERR_STREAM_DESTROYED',
 ]);
 /** What pg and pg-pool say, without a code, when a connection is gone or was never there. */
 const LOST =

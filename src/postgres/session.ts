@@ -119,14 +119,19 @@ async function pinSettings(client: pg.ClientBase): Promise<void> {
 
 function cutOnAbort(client: pg.Client, signal: AbortSignal | undefined): void {
   if (signal === undefined) return;
-  const cut = (): void => destroySession(client);
+  const cut = (): void => cutConnection(client);
   signal.addEventListener('abort', cut, { once: true });
   client.once('end', () => signal.removeEventListener('abort', cut));
 }
 
 /** Cuts the connection at once, whatever it is doing: the server ends the session within `client_connection_check_interval`. */
 export function destroySession(client: pg.Client): void {
+  cutConnection(client);
+  client.end().catch(() => undefined);
+}
+
+/** Without `client.end()`, after which pg would never settle a `connect()` that is under way. */
+function cutConnection(client: pg.Client): void {
   const { connection } = client as unknown as { connection?: { stream?: { destroy(): void } } };
   connection?.stream?.destroy();
-  client.end().catch(() => undefined);
 }

@@ -41,7 +41,9 @@ export async function readRuns(job: ExtractionJob): Promise<PartTotals> {
         totals.set(plan.part, { rows: total.rows + rows, bytes: total.bytes + bytes });
         progress.end(plan);
       }
-      await session.query('COMMIT');
+      await session.query('COMMIT').catch((error: unknown) => {
+        throw databaseError(error, 'Ending a session that read rows');
+      });
     } catch (error) {
       failures.push(error);
       job.sessions.forEach(destroySession);

@@ -30,7 +30,8 @@ function watchStatements(): void {
   const original = prototype.query;
   prototype.query = function (this: unknown, ...values: unknown[]): unknown {
     const [first] = values;
-    const text = typeof first === 'string' ? first : String((first as { text?: string } | null)?.text ?? 'COPY');
+    const text =
+      typeof first === 'string' ? first : String((first as { text?: string } | null)?.text ?? 'COPY');
     const name = text.replaceAll(/\s+/g, ' ').slice(0, 60);
     const last = values.at(-1);
     step(`before ${name}`);
@@ -76,7 +77,10 @@ watchStatements();
 const protection = await createDataProtection({
   database: order.url,
   entities: tinyData.entities(),
-  keys: localKeyring({ keys: [{ id: 'bench-key', key: Buffer.from(order.key, 'hex') }], current: 'bench-key' }),
+  keys: localKeyring({
+    keys: [{ id: 'bench-key', key: Buffer.from(order.key, 'hex') }],
+    current: 'bench-key',
+  }),
   openStorage: () => watched(localStorage({ path: order.folder })),
 });
 const backups = protection.backups({
@@ -91,7 +95,10 @@ try {
     await backups.createSnapshot({ configurationId: order.configurationId }, { wait: true });
   } else {
     await backups.createRestoreOperation(
-      { snapshotId: order.snapshotId, restoreDestination: { type: 'STAGING', schemaName: order.schema ?? '' } },
+      {
+        snapshotId: order.snapshotId,
+        restoreDestination: { type: 'STAGING', schemaName: order.schema ?? '' },
+      },
       { wait: true },
     );
   }

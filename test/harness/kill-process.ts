@@ -69,5 +69,9 @@ export function share(last: number, wanted: number, seed: number): number[] {
   if (process.env.CARE_SOAK === '1' || last <= wanted) return all;
   const every = last / wanted;
   const shift = (seed % 97) / 97;
-  return [...new Set(Array.from({ length: wanted }, (_, index) => all[Math.floor((index + shift) * every)] ?? last))];
+  return [
+    ...new Set(
+      Array.from({ length: wanted }, (_, index) => all[Math.floor((index + shift) * every)] ?? last),
+    ),
+  ];
 }

@@ -81,7 +81,7 @@ export interface OracleOptions {
 }
 
 /** What PostgreSQL itself gives for the tables in a session that imported the snapshot: through pg-copy-streams. */
-export async function oracle(exportedId: string, { superuser, tables }: OracleOptions): Promise<RowsByTable> {
+async function oracle(exportedId: string, { superuser, tables }: OracleOptions): Promise<RowsByTable> {
   const pool =
     typeof superuser === 'string' ? new pg.Pool({ connectionString: superuser, max: 1 }) : superuser;
   const client = await pool.connect();
@@ -109,11 +109,7 @@ export async function oracle(exportedId: string, { superuser, tables }: OracleOp
           [oid],
         );
         const sql = `COPY (SELECT ${columns[0]?.list ?? ''} FROM ONLY ${name} t WHERE ${condition || 'true'}) TO STDOUT (ENCODING '${encoding.server_encoding}')`;
-        const chunks: Buffer[] = [];
-        await pipeline(client.query(copyTo(sql)), async (source: AsyncIterable<Buffer>) => {
-          for await (const chunk of source) chunks.push(chunk);
-        });
-        found.set(label, linesOf(Buffer.concat(chunks)));
+        found.set(label, linesOf(await copyText(client, sql)));
       }
     }
     await client.query('COMMIT; RESET ALL');
@@ -127,8 +123,28 @@ export async function oracle(exportedId: string, { superuser, tables }: OracleOp
   }
 }
 
+/** The rows that a COPY TO STDOUT gives under the pins, sorted. */
+export async function copiedRows(pool: pg.Pool, sql: string): Promise<string[]> {
+  const client = await pool.connect();
+  try {
+    await client.query(SETTINGS);
+    return linesOf(await copyText(client, sql));
+  } finally {
+    client.release(true);
+  }
+}
+
+/** By another way than the library's: pg-copy-streams. */
+async function copyText(client: pg.ClientBase, sql: string): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  await pipeline(client.query(copyTo(sql)), async (source: AsyncIterable<Buffer>) => {
+    for await (const chunk of source) chunks.push(chunk);
+  });
+  return Buffer.concat(chunks);
+}
+
 /** Rows of COPY text, sorted. Long ones stand as their digest. */
-export function linesOf(text: Buffer): string[] {
+function linesOf(text: Buffer): string[] {
   const lines = text.toString('latin1').split('\n');
   if (lines.pop() !== '') throw new Error('COPY text ends in the middle of a row');
   return lines

@@ -1,8 +1,10 @@
+import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { SourceSnapshot } from '../../src/source/source.ts';
 import { createTestDatabase, startPostgres, type TestDatabase } from '../harness/postgres.ts';
+import { connectionCutter } from '../harness/service-cut.ts';
 import {
   codeOf,
   expectNoSessions,
@@ -276,6 +278,44 @@ describe('ends', () => {
       }
       await expectNoSessions(database.pool);
     }
+  });
+
+  test('a connection that is cut at whatever statement: DATABASE_UNAVAILABLE, or every row', {
+    timeout: 600_000,
+  }, async () => {
+    using cutter = connectionCutter();
+    const run = async (at?: number): Promise<number> => {
+      cutter.arm(at);
+      const code = await codeOf(taking());
+      const steps = cutter.steps.length;
+      cutter.arm();
+      expect(code, `step ${at}: ${JSON.stringify(cutter.cut)}`).toMatch(
+        at === undefined ? /^NONE$/ : /^(NONE|DATABASE_UNAVAILABLE)$/,
+      );
+      return steps;
+    };
+    const steps = await run();
+    const each = process.env.CARE_SOAK === '1' ? 1 : 9;
+    for (let at = 1 + (Date.now() % each); at <= steps; at += each) await run(at);
+    // The end of a session that has read its rows, and the last look at the leader's.
+    for (let at = steps - 12; at <= steps; at += 2) await run(at);
+    await expectNoSessions(database.pool);
+  });
+
+  test('abort while a connection is being made', async () => {
+    const mute = createServer((peer) => void peer.on('error', () => undefined));
+    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
+    const address = mute.address();
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+    const controller = new AbortController();
+    const remote = sourceOf({ connection: { host: '127.0.0.1', port, user: 'x' }, entities: stageEntities });
+    const opening = failure(remote.open(requestOf({ signal: controller.signal })));
+    await sleep(200);
+    const aborted = performance.now();
+    controller.abort(new Error('enough'));
+    expect(await opening).toMatchObject({ message: 'enough' });
+    expect(performance.now() - aborted).toBeLessThan(1_000);
+    await new Promise((resolve) => mute.close(resolve));
   });
 
   test('held for too long: SOURCE_SNAPSHOT_TOO_OLD, before and while it is read; the database is let go', async () => {

@@ -95,7 +95,7 @@ const CHANGES: Readonly<Record<string, Change>> = {
   },
   'create partition': {
     sql: "BEGIN; CREATE TABLE stage.visits_26 PARTITION OF stage.visits FOR VALUES FROM ('2026-01-01') TO ('2027-01-01'); INSERT INTO stage.visits VALUES (1, '2026-05-05', NULL); GRANT SELECT ON stage.visits_26 TO PUBLIC; COMMIT",
-    // CREATE TABLE ... PARTITION OF takes ACCESS EXCLUSIVE on the parent where there is a default partition only.
+    waits: LOCKED,
   },
   'inherit from a plain table': {
     sql: 'CREATE TABLE stage.heir () INHERITS (stage.plain)',
@@ -216,8 +216,8 @@ async function disturb(change: Change, step: Step): Promise<{ code: string; wait
     beforeExtract: () => when('OPEN'),
   });
   const code = await codeOf(taken);
-  if (code.startsWith('untyped')) await taken;
   await disturbance.end();
+  if (code.startsWith('untyped')) await taken;
   expect(ran, 'the change was tried').toBe(true);
   expect(disturbance.error).toBeUndefined();
   await expectNoSessions(database.pool);
@@ -241,6 +241,54 @@ describe('a change at any step: the snapshot’s state to the row, or an error t
         if (change.waits?.includes(step)) expect(waited, `at ${step} it waits for the backup`).toBe(true);
       }
     }
+  });
+});
+
+describe('partitions that come and go between locks and snapshot', () => {
+  const stage = async () => {
+    const [database] = databases;
+    const [role] = roles;
+    if (database === undefined || role === undefined) throw new Error('no stage');
+    await setStage(database, role.name);
+    const attach =
+      "ALTER TABLE stage.visits ATTACH PARTITION stage.visits_25 FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')";
+    return { database, role, attach };
+  };
+
+  test('once: the tables are locked anew', async () => {
+    const { database, role, attach } = await stage();
+    const steps: string[] = [];
+    const { rows } = await take({
+      connection: role.on(database),
+      superuser: database.pool,
+      entities: stageEntities,
+      onStep: async (step) => {
+        if (step === 'LOCKED' && !steps.includes('LOCKED')) await database.pool.query(attach);
+        steps.push(step);
+      },
+    });
+    expect(steps.join(' ')).toBe('LISTED LOCKED EXPORTED LISTED LOCKED EXPORTED DESCRIBED READ');
+    expect(rows.get('stage.visits_25')).toHaveLength(50);
+  });
+
+  test('again and again: SOURCE_CHANGED', async () => {
+    const { database, role } = await stage();
+    let n = 0;
+    const taken = take({
+      connection: role.on(database),
+      superuser: database.pool,
+      entities: stageEntities,
+      onStep: async (step) => {
+        if (step !== 'LOCKED') return;
+        n += 1;
+        await database.pool.query(
+          `CREATE TABLE stage.more_${n} (LIKE stage.visits); GRANT SELECT ON stage.more_${n} TO ${role.name};
+           ALTER TABLE stage.visits ATTACH PARTITION stage.more_${n} FOR VALUES FROM ('${2050 + n}-01-01') TO ('${2051 + n}-01-01')`,
+        );
+      },
+    });
+    expect(await codeOf(taken)).toBe('SOURCE_CHANGED');
+    expect(n).toBeGreaterThan(2);
   });
 });
 

@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
-import { to as copyTo } from 'pg-copy-streams';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { copyIn } from '../../src/postgres/copy-in.ts';
 import { openSession } from '../../src/postgres/session.ts';
 import { createRestoreTarget } from '../../src/restore/apply.ts';
 import { createTestDatabase, type TestDatabase } from '../harness/postgres.ts';
-import { linesOf, shared, type Taken, take } from '../harness/source-extraction.ts';
+import { copiedRows, shared, type Taken, take } from '../harness/source-extraction.ts';
 import { catalogType, EXCLUDED, randomSchema, rowsOfSchema } from '../harness/source-types.ts';
 
 const SOAK = process.env.CARE_SOAK === '1';
@@ -92,14 +91,7 @@ async function restored({ contents, segments }: Taken): Promise<string[]> {
       read: async (segment) => segments[segment]?.bytes ?? Buffer.alloc(0),
     },
   });
-  const session = await openSession({ connection: { connectionString: database.url }, name: 'compare' });
-  try {
-    const chunks: Buffer[] = [];
-    for await (const chunk of session.query(copyTo('COPY again."Rows" TO STDOUT'))) chunks.push(chunk);
-    return linesOf(Buffer.concat(chunks));
-  } finally {
-    await session.end();
-  }
+  return copiedRows(database.pool, 'COPY again."Rows" TO STDOUT');
 }
 
 test('every base, range and multirange type of this server is tried, or named with the reason why not', () => {

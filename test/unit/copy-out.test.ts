@@ -1,9 +1,11 @@
+import { createServer } from 'node:net';
 import { Readable } from 'node:stream';
 import fc from 'fast-check';
 import type pg from 'pg';
 import type { Connection, Submittable } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { CopyInterrupted, type CopyResult, copyOut } from '../../src/postgres/copy-out.ts';
+import { LendingSocket } from '../../src/postgres/lending-socket.ts';
 
 /** Messages of the protocol: a type, the length of what follows with its own four bytes, a body. */
 function message(type: string, body: Buffer | string = ''): Buffer {
@@ -23,13 +25,14 @@ const copyOf = (rows: readonly (string | Buffer)[]): Buffer =>
 
 /** What of pg's client `copyOut` deals with, over a socket that the test feeds. */
 class FakeClient {
-  readonly stream = new Readable({ read: () => undefined });
+  readonly stream: Readable;
   /** What reached pg's own parser. */
   readonly passedOn: string[] = [];
   #query: (Submittable & Handlers) | undefined;
   #rest = Buffer.alloc(0);
 
-  constructor() {
+  constructor(stream = new Readable({ read: () => undefined })) {
+    this.stream = stream;
     this.stream.on('data', (chunk: Buffer) => this.#parse(chunk));
     this.stream.on('error', () => undefined);
     this.stream.on('close', () => this.#query?.handleError(new Error('Connection terminated')));
@@ -77,8 +80,11 @@ interface Run {
   readonly out: () => number;
 }
 
-function start(bufferSize: number | ((nth: number) => number), wait?: (nth: number) => Promise<void>): Run {
-  const client = new FakeClient();
+function start(
+  bufferSize: number | ((nth: number) => number),
+  wait?: (nth: number) => Promise<void>,
+  client = new FakeClient(),
+): Run {
   const segments: Kept[] = [];
   let given = 0;
   let out = 0;
@@ -327,5 +333,28 @@ describe('copyOut', () => {
     resolve();
     await new Promise((done) => setImmediate(done));
     expect(out()).toBe(0);
+  });
+
+  test('over a socket that lends its buffer: nothing is overwritten while a buffer is awaited', async () => {
+    const rows = Array.from({ length: 4000 }, (_, n) => `${n}\t${String(n % 10).repeat((n * 37) % 400)}\n`);
+    const server = createServer((peer) => {
+      peer.on('error', () => undefined);
+      const stream = copyOf(rows);
+      for (let at = 0; at < stream.length; at += 9001) peer.write(stream.subarray(at, at + 9001));
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+    const socket = new LendingSocket();
+    const slow = async (nth: number): Promise<void> => {
+      if (nth % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    };
+    const run = start(5000, slow, new FakeClient(socket));
+    socket.connect(port, '127.0.0.1');
+    expect(await run.result).toEqual({ rows: rows.length, bytes: rows.join('').length });
+    expect(run.segments).toEqual(cut(rows, 5000));
+    expect(run.client.passedOn).toEqual(['C', 'Z']);
+    socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
   });
 });
