@@ -25,9 +25,9 @@ export const MASTER_KEY = Buffer.from(
   '5ec2e7ac5ec2e7ac5ec2e7ac5ec2e7ac5ec2e7ac5ec2e7ac5ec2e7ac5ec2e7ac',
   'hex',
 );
-export const KEY_ID = 'bench-key';
+const KEY_ID = 'bench-key';
 
-export const platformEntities = (): EntityDefinition[] =>
+const platformEntities = (): EntityDefinition[] =>
   descriptions.map((description) => defineEntity(description));
 
 export const wholeScope = { includeSoftDeleted: true };

@@ -303,7 +303,7 @@ describe('ends', () => {
   });
 
   test('abort while a connection is being made', async () => {
-    const mute = createServer((peer) => void peer.on('error', () => undefined));
+    const mute = createServer((peer) => void peer.on('error', () => undefined).resume());
     await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
     const address = mute.address();
     const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
