@@ -89,7 +89,7 @@ export async function openSession(options: SessionOptions): Promise<pg.Client> {
   try {
     options.signal?.throwIfAborted();
     await client.connect();
-    await pinSettings(client);
+    await pinSettings(client, options.name);
   } catch (error) {
     destroySession(client);
     throw databaseError(error, 'Opening a session');
@@ -103,13 +103,15 @@ function usesTls(options: unknown): boolean {
 }
 
 /** Sets what the server knows of the pinned settings (each version knows its own timeouts) for the session. */
-async function pinSettings(client: pg.ClientBase): Promise<void> {
+async function pinSettings(client: pg.ClientBase, name: string): Promise<void> {
+  // A connection string may name the session too, and pg lets it win: sessions are found again by the library's names.
+  const settings = { ...ROW_SETTINGS, application_name: name };
   await client.query(NO_TIMEOUTS.join('; '));
   await client.query(
     `SELECT pg_catalog.set_config(w.name, w.value, false)
        FROM unnest($1::text[], $2::text[]) AS w(name, value)
        JOIN pg_catalog.pg_settings s ON lower(s.name) = lower(w.name)`,
-    [Object.keys(ROW_SETTINGS), Object.values(ROW_SETTINGS)],
+    [Object.keys(settings), Object.values(settings)],
   );
   await client.query(ORPHAN_CHECK).catch((error: unknown) => {
     // 22023: the server's platform cannot tell that a client is gone, and accepts 0 only.

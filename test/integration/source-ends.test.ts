@@ -10,6 +10,7 @@ import {
   expectNoSessions,
   keepingSink,
   requestOf,
+  rowsOf,
   shared,
   sourceOf,
   take,
@@ -283,10 +284,16 @@ describe('ends', () => {
   test('a connection that is cut at whatever statement: DATABASE_UNAVAILABLE, or every row', {
     timeout: 600_000,
   }, async () => {
+    const { rows } = await take({ connection, superuser: database.pool, entities: stageEntities });
     using cutter = connectionCutter();
     const run = async (at?: number): Promise<number> => {
       cutter.arm(at);
-      const code = await codeOf(taking());
+      const read = async (): Promise<void> => {
+        const sink = keepingSink({ bufferSize: 2048 });
+        const contents = await (await source().open(requestOf())).extract(sink, () => undefined);
+        expect(rowsOf(sink.segments, contents)).toEqual(rows);
+      };
+      const code = await codeOf(read());
       const steps = cutter.steps.length;
       cutter.arm();
       expect(code, `step ${at}: ${JSON.stringify(cutter.cut)}`).toMatch(
