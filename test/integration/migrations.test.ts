@@ -217,7 +217,10 @@ describe('a migration that fails', () => {
     await expect(run).rejects.toMatchObject({ code: 'MIGRATION_FAILED', message: /22012/ });
     const { rows } = await database.pool.query("SELECT 1 FROM pg_namespace WHERE nspname = 'failing'");
     expect(rows).toEqual([]);
-    const { rows: locks } = await database.pool.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'");
+    const { rows: locks } = await database.pool.query(
+      `SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+        WHERE l.locktype = 'advisory' AND d.datname = current_database()`,
+    );
     expect(locks).toEqual([]);
   });
 
