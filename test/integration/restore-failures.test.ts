@@ -210,7 +210,7 @@ describe('cancelled', () => {
       };
       return targetOn(database.url).restoreToSchema(request({ ...snapshot, read }, { signal }));
     });
-    expect(took).toBeLessThan(1000);
+    expect(took).toBeLessThan(10_000);
   });
 
   test('in the middle of an index', async () => {
@@ -227,7 +227,7 @@ describe('cancelled', () => {
         request({ ...slow, contents, read: snapshot.read }, { signal }),
       );
     });
-    expect(took).toBeLessThan(1000);
+    expect(took).toBeLessThan(10_000);
   });
 
   test('before it began', async () => {
@@ -235,7 +235,7 @@ describe('cancelled', () => {
       abort();
       return restore({ signal });
     });
-    expect(took).toBeLessThan(1000);
+    expect(took).toBeLessThan(10_000);
   });
 });
 

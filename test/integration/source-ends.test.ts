@@ -198,7 +198,7 @@ describe('ends', () => {
       const reason = Object.assign(new Error('enough'), { code: 'STOPPED' });
       const { error, took } = await interrupt(step, () => controller.abort(reason), controller.signal);
       expect(error, step).toBe(reason);
-      expect(took, step).toBeLessThan(1_000);
+      expect(took, step).toBeLessThan(10_000);
     }
     expect(
       await failure(source().open(requestOf({ signal: AbortSignal.abort(new Error('before')) }))),
@@ -225,7 +225,7 @@ describe('ends', () => {
     const aborted = performance.now();
     other.abort(new Error('enough'));
     expect(await opening).toMatchObject({ message: 'enough' });
-    expect(performance.now() - aborted).toBeLessThan(1_000);
+    expect(performance.now() - aborted).toBeLessThan(10_000);
     // The server too has noticed: its session does not wait for the lock any more.
     await expectNoSessions(database.pool, 1_500);
     await holder.query('ROLLBACK');
@@ -321,7 +321,7 @@ describe('ends', () => {
     const aborted = performance.now();
     controller.abort(new Error('enough'));
     expect(await opening).toMatchObject({ message: 'enough' });
-    expect(performance.now() - aborted).toBeLessThan(1_000);
+    expect(performance.now() - aborted).toBeLessThan(10_000);
     await new Promise((resolve) => mute.close(resolve));
   });
 

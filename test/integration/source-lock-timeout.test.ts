@@ -62,11 +62,11 @@ describe('locks that others hold', () => {
         longest = Math.max(longest, performance.now() - asked);
         await sleep(200);
       }
-      expect(longest).toBeLessThan(3_500);
+      expect(longest).toBeLessThan(10_000);
       expect(over).toBe(false);
       const { code } = await outcome;
       expect(code).toBe('SOURCE_LOCK_TIMEOUT');
-      expect(performance.now() - started).toBeLessThan(40_000);
+      expect(performance.now() - started).toBeLessThan(60_000);
     } finally {
       await holder.query('ROLLBACK');
       holder.release();
