@@ -15,5 +15,7 @@ export const EXPECTED_EXPORTS: Readonly<Record<string, readonly string[]>> = {
     'ArchiveError',
     'ERROR_CODES',
   ],
+  './rules': ['calculateNextBackupTime', 'applyGFSRetention', 'isSnapshotExpired', 'calculateExpirationDate'],
   './validation': ['CreateBackupConfigSchema'],
+  './worker': ['runWorker'],
 };

@@ -53,6 +53,8 @@ export const PARTS: readonly Part[] = [
   part('types', [], { packages: [], platform: 'browser' }),
   part('utils', upTo(0), { packages: ['date-fns', 'date-fns-tz', 'croner', 'uuidv7'], platform: 'browser' }),
   part('validation', upTo(1), { packages: ['zod'], platform: 'browser' }),
+  // The entry point of the pure functions.
+  part('rules', [...upTo(1), 'sync'], { packages: [], platform: 'browser' }),
 
   part('archive', upTo(2), { packages: ['zod', '@napi-rs/blake-hash', 'lz4-napi'] }),
   part('sync', upTo(2), { packages: ['zod'], platform: 'browser' }),

@@ -44,7 +44,7 @@ export function locate(
 }
 
 /** Throws ARCHIVE_CORRUPT unless these are the stored bytes of segment `index`. Needs no key. */
-export function checkSegment(header: ManifestHeader, index: number, stored: Uint8Array): void {
+function checkSegment(header: ManifestHeader, index: number, stored: Uint8Array): void {
   const segment = segmentAt(header.segments, index);
   if (stored.length !== segment.length) {
     throw corrupt(`Segment ${index} has ${stored.length} stored bytes instead of ${segment.length}.`);
@@ -53,20 +53,17 @@ export function checkSegment(header: ManifestHeader, index: number, stored: Uint
 }
 
 /**
- * Throws unless these are the stored bytes of object `index`: ARCHIVE_INCOMPLETE when there are none (undefined),
+ * Throws unless these are the stored bytes of an object: ARCHIVE_INCOMPLETE when there are none (undefined),
  * ARCHIVE_CORRUPT when they are others. Needs no key.
  */
-export function checkObject(header: ManifestHeader, index: number, stored: Uint8Array | undefined): void {
-  const object = header.objects[index];
-  if (object === undefined) throw corrupt(`The manifest has no object ${index}.`);
-  if (stored === undefined) throw new ArchiveError(`Object ${object.name} is missing.`, 'ARCHIVE_INCOMPLETE');
-  if (stored.length !== object.size) {
-    throw corrupt(`Object ${object.name} has ${stored.length} bytes instead of ${object.size}.`);
+export function checkObject(header: ManifestHeader, plan: ObjectPlan, stored: Uint8Array | undefined): void {
+  if (stored === undefined) throw new ArchiveError(`Object ${plan.name} is missing.`, 'ARCHIVE_INCOMPLETE');
+  if (stored.length !== plan.size) {
+    throw corrupt(`Object ${plan.name} has ${stored.length} bytes instead of ${plan.size}.`);
   }
-  header.segments.forEach((segment, number) => {
-    if (segment.object !== index) return;
-    checkSegment(header, number, stored.subarray(segment.offset, segment.offset + segment.length));
-  });
+  for (const { index, offset, length } of plan.segments) {
+    checkSegment(header, index, stored.subarray(offset, offset + length));
+  }
 }
 
 /**

@@ -15,7 +15,7 @@ export interface ObjectStorage {
    * (`STORAGE_UNAVAILABLE`): then the object is there whole or not at all.
    * `body` is not changed or kept after the promise settles; the pieces are stored one after another.
    */
-  put(key: string, body: readonly Uint8Array[], options?: StorageCall): Promise<void>;
+  put(key: string, body: readonly Uint8Array[], options?: PutCall): Promise<void>;
 
   /**
    * The object, or `length` bytes of it from `offset`. `STORAGE_NOT_FOUND` when there is none. A range that reaches
@@ -32,13 +32,33 @@ export interface ObjectStorage {
    */
   list(prefix: string, options?: StorageCall): AsyncIterable<ObjectInfo>;
 
-  /** Removes an object. Resolves also when there was none. */
+  /** Removes an object, every version of it. Resolves also when there was none. */
   delete(key: string, options?: StorageCall): Promise<void>;
+
+  /** Uploads of large objects that outlive the process that began them. Absent where the storage has none. */
+  readonly uploads?: ResumableUploads;
+
+  /** Objects in tiers that must be thawed before they can be read. Absent where every object can be read at once. */
+  readonly tiers?: ArchiveTiers;
+
+  /** Locks that the provider itself keeps. Absent where it has none. */
+  readonly retention?: ObjectRetention;
+
+  /** The stores behind one that writes to several, the primary first. Absent for a single store. */
+  readonly copies?: readonly StorageCopy[];
+
+  /** Ends connections and timers; harmless to repeat. Absent where there is nothing to end. */
+  close?(): Promise<void>;
 }
 
 export interface StorageCall {
   /** Aborting rejects with the signal’s reason, at the latest when the running system call returns. */
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface PutCall extends StorageCall {
+  /** HOT: kept where it can be read at once, whatever storage class the others get (manifests, sidecars). */
+  readonly tier?: 'HOT' | undefined;
 }
 
 export interface ByteRange {
@@ -50,4 +70,80 @@ export interface ObjectInfo {
   readonly key: string;
   readonly size: number;
   readonly modifiedAt: Date;
+}
+
+/** A part of a resumable upload. Numbers start at 1 and have no gaps; every part but the last has one size. */
+export interface UploadPart {
+  readonly number: number;
+  /** Bytes. */
+  readonly size: number;
+  /** SHA-256 of the part's bytes, in hex. */
+  readonly digest: string;
+}
+
+/**
+ * Uploads in parts, in any order and in parallel, that go on after a crash with the parts that are there. Nothing of an
+ * upload is visible to `get`, `stat` and `list` before `complete`. The handle is text without a credential: whoever
+ * wants to go on later keeps it. The suite in `test/contract/uploads.ts` holds providers to it.
+ */
+export interface ResumableUploads {
+  readonly limits: {
+    /** Bytes that every part but the last must have at least, and may have at most. */
+    readonly minPartBytes: number;
+    readonly maxPartBytes: number;
+    readonly maxParts: number;
+  };
+  /** Begins an upload. `STORAGE_ALREADY_EXISTS` where the key is taken. */
+  begin(key: string, options?: PutCall): Promise<string>;
+  /** Stores a part whole or not at all; one of the same number is replaced. The provider checks the digest. */
+  putPart(handle: string, part: UploadPart, body: Uint8Array, options?: StorageCall): Promise<void>;
+  /** The parts that are stored, by number. `STORAGE_NOT_FOUND` when the upload was aborted, completed or has expired. */
+  parts(handle: string, options?: StorageCall): Promise<readonly UploadPart[]>;
+  /**
+   * Publishes the object from exactly these parts, create-only like `put`. A list that is not what is stored is
+   * `STORAGE_CORRUPT`, `STORAGE_NOT_FOUND` or `VALIDATION_FAILED`.
+   */
+  complete(handle: string, parts: readonly UploadPart[], options?: StorageCall): Promise<void>;
+  /**
+   * Removes what is stored of an unfinished upload. Resolves also when there is none. Where the provider cannot remove
+   * parts (Azure), they stay invisible and expire.
+   */
+  abort(handle: string, options?: StorageCall): Promise<void>;
+}
+
+/** READABLE now; ARCHIVED: `get` rejects with `OBJECT_ARCHIVED`; THAWING: asked for and not there yet. */
+export type TierState = 'READABLE' | 'ARCHIVED' | 'THAWING';
+
+export interface ArchiveTiers {
+  /** `STORAGE_NOT_FOUND` when there is no such object. */
+  state(key: string, options?: StorageCall): Promise<TierState>;
+  /**
+   * Asks for a readable copy for `days` days. Resolves when the provider has taken the request; harmless to
+   * repeat. Azure moves the object to a readable tier for good.
+   */
+  thaw(key: string, options: StorageCall & { readonly days: number }): Promise<void>;
+}
+
+export interface ObjectRetention {
+  /** Keeps the object (its present version) from deletion until then. Never shortens a lock. */
+  retain(key: string, until: Date, options?: StorageCall): Promise<void>;
+  /** Sets or lifts a legal hold. */
+  hold(key: string, state: 'ON' | 'OFF', options?: StorageCall): Promise<void>;
+  /** What protects the object. `versionId` is null where the provider keeps no versions. */
+  state(key: string, options?: StorageCall): Promise<RetentionState>;
+}
+
+export interface RetentionState {
+  readonly retainUntil: Date | null;
+  readonly legalHold: boolean;
+  readonly versionId: string | null;
+}
+
+/** One of several stores. */
+export interface StorageCopy {
+  readonly storage: ObjectStorage;
+  /** Its place in the destination’s list: 0 is the primary. */
+  readonly index: number;
+  /** Smaller is nearer: the average time of its answers in milliseconds; Infinity where its last call failed. */
+  distance(): number;
 }

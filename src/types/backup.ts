@@ -124,6 +124,7 @@ export type RestoreStatus = (typeof RESTORE_STATUSES)[number];
 
 export const RESTORE_PHASES = [
   'INITIALIZING',
+  'THAWING',
   'VERIFYING',
   'LOADING',
   'BUILDING_INDEXES',
@@ -148,22 +149,27 @@ export type ConflictResolutionStrategy = (typeof CONFLICT_RESOLUTION_STRATEGIES)
 /** When backups start. `timezone` must agree with the configuration's where both are given. */
 export interface BackupSchedule {
   readonly frequency: BackupFrequency;
-  /** Wall-clock time `HH:MM` in `timezone`; 02:00 when left out. */
+  /**
+   * Wall-clock time `HH:MM` in `timezone`. Left out: 02:00, or with a window a time within it that is the
+   * configuration's own and always the same, so that many configurations do not start at once.
+   */
   readonly startTime?: string;
   /** IANA name, such as `America/Chicago`. */
   readonly timezone?: string;
   /** For MINUTES: 1 to 1440. */
   readonly intervalMinutes?: number;
+  /** For MINUTES instead of `intervalMinutes`: 15, 30 or 60 by the size of the last backup (100 MB, 1 GB). */
+  readonly intervalByDatabaseSize?: boolean;
   /** For WEEKLY; several are allowed. */
   readonly daysOfWeek?: readonly DayOfWeek[];
   /** For MONTHLY, 1 to 31; the last day in shorter months. */
   readonly dayOfMonth?: number;
   /** For CUSTOM: five fields. */
   readonly cronExpression?: string;
-  /** Runs start only between these wall-clock times; a window may pass midnight. */
+  /** Runs start only between these wall-clock times, the end excluded, and are ended there; a window may pass midnight. */
   readonly windowStart?: string;
   readonly windowEnd?: string;
-  /** A run is ended as failed after this many minutes. */
+  /** A run is ended as failed after this many minutes, and at the end of its window. */
   readonly maxDurationMinutes?: number;
   /** Extraction connections and parallel work of one run, 1 to 32; 2 when left out. */
   readonly maxConcurrency?: number;
@@ -224,10 +230,31 @@ export interface CloudStorage {
   readonly region?: string;
   readonly bucketName: string;
   readonly prefix?: string;
+  /** Another address than the provider's own: an S3-compatible store, an emulator, a private endpoint. */
   readonly endpoint?: string;
+  /** For AZURE_BLOB: the storage account. */
+  readonly accountName?: string;
+  /** Class or tier of the objects (GLACIER, Archive, COLDLINE, ...). Manifests and sidecars stay in the bucket's default. */
   readonly storageClass?: string;
+  readonly serverSideEncryption?: ServerSideEncryption;
+  readonly objectLock?: ObjectLock;
   /** Name of a credential that the host's credential provider resolves; never the credential itself. */
   readonly credentialsRef?: string;
+}
+
+/** Encryption by the provider, besides the library's own. */
+export interface ServerSideEncryption {
+  /** PROVIDER_KEY: the provider's own (S3 AES256). KMS: `keyId` names the key (S3 SSE-KMS, Azure encryption scope, GCS kmsKeyName). CUSTOMER_KEY: the host's key on every call. */
+  readonly type: 'PROVIDER_KEY' | 'KMS' | 'CUSTOMER_KEY';
+  readonly keyId?: string;
+  /** Name by which the host's credential provider gives `{ key }`, 32 bytes in base64. */
+  readonly customerKeyRef?: string;
+}
+
+/** A lock on every object as it is written: S3 Object Lock, Azure immutability policies (the container needs version-level immutability), GCS object retention. */
+export interface ObjectLock {
+  readonly mode: 'GOVERNANCE' | 'COMPLIANCE';
+  readonly retainDays: number;
 }
 
 /** Where snapshots are stored. Credentials are references, never values. */
@@ -235,14 +262,21 @@ export interface StorageDestination {
   readonly type: StorageType;
   readonly cloudStorage?: CloudStorage;
   readonly localStorage?: { readonly path: string; readonly prefix?: string };
-  readonly networkShare?: { readonly path: string; readonly prefix?: string };
+  /** `mountPoint`: where the share is mounted, if the file system is not known as a network's (then it must be exactly there). */
+  readonly networkShare?: { readonly path: string; readonly mountPoint?: string; readonly prefix?: string };
   readonly sftp?: {
     readonly host: string;
     readonly port?: number;
     readonly path: string;
     readonly credentialsRef?: string;
+    /** The server's key, as in known_hosts (`ssh-ed25519 AAAA...`) or its fingerprint (`SHA256:...`). */
     readonly hostKey?: string;
+    readonly prefix?: string;
   };
+  /** Bytes that the organization may store here; 80 % is a warning, and a backup that begins above all of it is refused. */
+  readonly quotaBytes?: number;
+  /** For a copy of MULTI: how long it keeps snapshots, where that differs from the configuration. */
+  readonly retention?: RetentionPolicy;
   /** For MULTI: the primary first. */
   readonly destinations?: readonly StorageDestination[];
   /** For MULTI: stores that must confirm a write, 1 when left out. */
@@ -379,7 +413,81 @@ export interface StorageLocation {
   readonly manifestKey: string;
   /** The configuration's destination when the snapshot was taken: it is read from there whatever changes later. */
   readonly destination: StorageDestination;
-  readonly replicationLocations: readonly { readonly description: string; readonly status: string }[];
+  /** Every copy of a MULTI destination, in its order. */
+  readonly replicationLocations: readonly ReplicationLocation[];
+  /** Where it lay before `migrateStorage` moved it, as long as nobody has removed what lies there. */
+  readonly formerLocations?: readonly FormerLocation[];
+}
+
+/** A place that a snapshot was moved away from. */
+export interface FormerLocation {
+  readonly destination: StorageDestination;
+  readonly path: string;
+  readonly manifestKey: string;
+}
+
+/** PENDING: not known to be whole; COMPLETE: every object was there with its digest; DAMAGED: some were not. */
+export const REPLICATION_STATUSES = ['PENDING', 'COMPLETE', 'DAMAGED', 'UNAVAILABLE'] as const;
+export type ReplicationStatus = (typeof REPLICATION_STATUSES)[number];
+
+/** One copy of a snapshot. */
+export interface ReplicationLocation {
+  readonly description: string;
+  readonly status: ReplicationStatus;
+  /** Its place in the destination's list. */
+  readonly index: number;
+  /** Objects and bytes known to be there. */
+  readonly objects: number;
+  readonly bytes: number;
+  readonly checkedAt: Timestamp | null;
+  /** How long after the snapshot this copy was whole, in milliseconds. */
+  readonly lagMs: number | null;
+  readonly error: ErrorCode | null;
+}
+
+/** What is done over stored snapshots, apart from taking and restoring them. */
+export const STORAGE_JOB_KINDS = ['VERIFICATION', 'REPLICATION', 'HEALING', 'MIGRATION'] as const;
+export type StorageJobKind = (typeof STORAGE_JOB_KINDS)[number];
+
+export const STORAGE_JOB_STATUSES = ['QUEUED', 'IN_PROGRESS', 'COMPLETED', 'FAILED', 'CANCELLED'] as const;
+export type StorageJobStatus = (typeof STORAGE_JOB_STATUSES)[number];
+
+/** How far a job is; totals grow as it finds what there is to do. */
+export interface StorageJobProgress {
+  readonly percentage: number;
+  readonly objectsTotal: number;
+  readonly objectsDone: number;
+  readonly bytesTotal: number;
+  readonly bytesDone: number;
+  readonly bytesPerSecond: number;
+  readonly estimatedTimeRemainingMs: number | null;
+  readonly updatedAt: Timestamp;
+}
+
+/** A verification, replication, healing or migration. */
+export interface StorageJob {
+  readonly id: UUID;
+  readonly organizationId: UUID;
+  readonly kind: StorageJobKind;
+  readonly configurationId: UUID;
+  /** null: every snapshot of the configuration. */
+  readonly snapshotId: UUID | null;
+  /** What the job was given, besides the snapshot. */
+  readonly input: { readonly [key: string]: Json };
+  readonly status: StorageJobStatus;
+  readonly attempts: number;
+  readonly maxAttempts: number;
+  readonly notBefore: Timestamp;
+  readonly progress: StorageJobProgress | null;
+  /** What came of it: counts, names, states of copies. Documented with the call that starts the job. */
+  readonly result: { readonly [key: string]: Json } | null;
+  /** The last failure; a QUEUED job with one will be tried again. */
+  readonly error: BackupErrorRecord | null;
+  readonly requestedBy: UUID;
+  readonly startedAt: Timestamp | null;
+  readonly completedAt: Timestamp | null;
+  readonly createdAt: Timestamp;
+  readonly updatedAt: Timestamp;
 }
 
 export interface BackupErrorRecord {

@@ -146,6 +146,74 @@ export const ERROR_CODES = {
     remedy: 'Use letters, digits, `-`, `_`, `.` and `/`; no empty, `.` or `..` segments.',
     retryable: false,
   },
+  STORAGE_THROTTLED: {
+    happened: 'The storage asked for fewer requests (429, or 503 SlowDown).',
+    remedy: 'Repeat after the time that `retryAfterMs` tells; lower the concurrency where it goes on.',
+    retryable: true,
+  },
+  STORAGE_CORRUPT: {
+    happened: 'Bytes changed on the way to or from the storage: a length or a checksum did not match.',
+    remedy: 'Repeat; where it goes on, look for a proxy that changes or cuts bodies.',
+    retryable: true,
+  },
+  STORAGE_CIRCUIT_OPEN: {
+    happened: 'The storage failed several times in a row and is left alone for a while.',
+    remedy: 'Repeat later; `storageHealth()` tells since when, and the last failure.',
+    retryable: true,
+  },
+  STORAGE_BUSY: {
+    happened: 'More calls wait for the storage than its queue takes.',
+    remedy: 'Repeat later, or raise the concurrency of the storage.',
+    retryable: true,
+  },
+  STORAGE_QUOTA_EXCEEDED: {
+    happened: 'What is to be stored would pass the quota that the host set for the storage.',
+    remedy: 'Raise the quota, or free space within the retention rules.',
+    retryable: false,
+  },
+  STORAGE_NOT_MOUNTED: {
+    happened:
+      'The path of a network share is there but nothing is mounted on it, or something else than before.',
+    remedy: 'Mount the share. What is written to the bare mount point would be lost below the share.',
+    retryable: true,
+  },
+  STORAGE_UNTRUSTED: {
+    happened: 'The server of the storage is not the one that the destination names: its host key is another.',
+    remedy: 'Find out why before anything else. Where the key was changed on purpose, set the new `hostKey`.',
+    retryable: false,
+  },
+  OBJECT_ARCHIVED: {
+    happened: 'An object lies in an archive tier and must be thawed before it can be read.',
+    remedy: 'Restores thaw what they need and wait; for other reads, thaw first. Hours to days, by tier.',
+    retryable: true,
+  },
+  CREDENTIALS_UNAVAILABLE: {
+    happened: 'The credential that a destination or key refers to was not given, or lacks a field.',
+    remedy:
+      'Give `credentials` to createDataProtection and let it answer for the reference that the message names.',
+    retryable: false,
+  },
+  DEPENDENCY_MISSING: {
+    happened: 'A package that the configured provider needs is not installed.',
+    remedy: 'Install the package that the message names.',
+    retryable: false,
+  },
+  QUEUE_UNAVAILABLE: {
+    happened: 'The queue (Redis, or PostgreSQL’s) did not answer. What was asked for is in the database.',
+    remedy: 'Nothing is lost; workers find it without the queue. Restore the connection for lower latency.',
+    retryable: true,
+  },
+  BACKUP_TIME_LIMIT: {
+    happened: 'The run passed its maximum duration or the end of its window.',
+    remedy: 'Raise `maxDurationMinutes`, widen the window or raise `maxConcurrency`.',
+    retryable: false,
+  },
+  RETENTION_UNREACHABLE: {
+    happened:
+      'A limit of the rotation (number, size or age) cannot be reached without deleting what must be kept.',
+    remedy: 'Raise the limit that the message names, or release locks and holds that are no longer needed.',
+    retryable: false,
+  },
   KEY_UNAVAILABLE: {
     happened:
       'The key that a snapshot was encrypted with is missing, or is not the right one. Nothing was decrypted.',
@@ -288,18 +356,21 @@ export class BackupError extends DataProtectionError {
   }
 }
 
-/** A failure of a storage provider: codes `STORAGE_*`. `key` is the object’s name, which holds no PHI. */
+/** A failure of a storage provider: codes `STORAGE_*` and `OBJECT_ARCHIVED`. `key` is the object’s name, which holds no PHI. */
 export class StorageError extends DataProtectionError {
   readonly key: string | undefined;
+  /** Milliseconds that the provider asked to wait, where it said so. */
+  readonly retryAfterMs: number | undefined;
 
   constructor(
     message: string,
-    code: ErrorCode & `STORAGE_${string}`,
-    options: ErrorOptions & { key?: string } = {},
+    code: (ErrorCode & `STORAGE_${string}`) | 'OBJECT_ARCHIVED',
+    options: ErrorOptions & { key?: string; retryAfterMs?: number } = {},
   ) {
     super(message, code, options);
     this.name = 'StorageError';
     this.key = options.key;
+    this.retryAfterMs = options.retryAfterMs;
   }
 }
 

@@ -4,6 +4,7 @@ import type {
   BackupWarning,
   RestoreOperation,
   RestoreProgress,
+  StorageJob,
   ValidationResults,
 } from './backup.ts';
 import type { ErrorCode } from './errors.ts';
@@ -24,12 +25,23 @@ export interface BackupEvents {
     readonly code: ErrorCode;
     readonly message: string;
   };
+  /** A try has failed and another follows later; the snapshot is QUEUED. */
+  'snapshot.retrying': {
+    readonly snapshotId: UUID;
+    readonly organizationId: UUID;
+    readonly code: ErrorCode;
+    readonly message: string;
+  };
   'snapshot.cancelled': { readonly snapshotId: UUID; readonly organizationId: UUID };
   'snapshot.verified': {
     readonly snapshotId: UUID;
     readonly organizationId: UUID;
     readonly results: ValidationResults;
   };
+  /** Scheduled backups have failed too often in a row; none starts until somebody resumes the configuration. */
+  'configuration.suspended': { readonly configurationId: UUID; readonly organizationId: UUID };
+  'storage-job.progress': { readonly job: StorageJob };
+  'storage-job.ended': { readonly job: StorageJob };
   'restore.started': { readonly restore: RestoreOperation };
   'restore.progress': {
     readonly restoreId: UUID;

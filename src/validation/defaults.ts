@@ -120,13 +120,15 @@ function withScheduleDefaults(
   schedule: BackupSchedule | readonly BackupSchedule[],
 ): readonly BackupSchedule[] {
   return [schedule].flat().map((one) => {
+    // With a window, each configuration has a time of its own in it.
+    const startTime = one.windowStart === undefined ? { startTime: DEFAULT_START_TIME } : {};
     switch (one.frequency) {
       case 'DAILY':
-        return { startTime: DEFAULT_START_TIME, ...one };
+        return { ...startTime, ...one };
       case 'WEEKLY':
-        return { startTime: DEFAULT_START_TIME, daysOfWeek: ['SUNDAY'], ...one };
+        return { ...startTime, daysOfWeek: ['SUNDAY'], ...one };
       case 'MONTHLY':
-        return { startTime: DEFAULT_START_TIME, dayOfMonth: 1, ...one };
+        return { ...startTime, dayOfMonth: 1, ...one };
       default:
         return one;
     }

@@ -19,6 +19,7 @@ export {
   BackupProgressSchema,
   BackupSnapshotSchema,
   BackupWarningSchema,
+  StorageJobSchema,
   StorageLocationSchema,
 } from './records.ts';
 export { CreateRestoreOperationSchema, RestoreDestinationSchema } from './restore.ts';

@@ -11,13 +11,20 @@ import {
   type BackupProgress,
   type BackupSnapshot,
   type BackupWarning,
+  type FormerLocation,
+  REPLICATION_STATUSES,
+  type ReplicationLocation,
+  STORAGE_JOB_KINDS,
+  STORAGE_JOB_STATUSES,
   STORAGE_TYPES,
+  type StorageJob,
+  type StorageJobProgress,
   type StorageLocation,
 } from '../types/backup.ts';
 import { CHECKSUM_ALGORITHMS, COMPRESSION_ALGORITHMS, ENCRYPTION_ALGORITHMS } from '../types/encryption.ts';
 import { ERROR_CODES, type ErrorCode } from '../types/errors.ts';
 import { NotificationSettingsSchema } from './configuration.ts';
-import { timestamp, uuid, wholeNumber } from './fields.ts';
+import { optional, timestamp, uuid, wholeNumber } from './fields.ts';
 import { JsonObjectSchema } from './json.ts';
 import { ComplianceRequirementSchema, StoredRetentionPolicySchema } from './retention.ts';
 import { StoredScheduleSchema } from './schedule.ts';
@@ -100,13 +107,36 @@ export const BackupDataMetricsSchema = z.strictObject({
   objects: count,
 }) satisfies z.ZodType<BackupDataMetrics>;
 
+const errorCode = z.custom<ErrorCode>(isErrorCode, {
+  error: 'Is not an error code of the library.',
+  params: { remedy: 'Write a code of `ERROR_CODES`.' },
+});
+
+const ReplicationLocationSchema = z.strictObject({
+  description: z.string(),
+  status: z.enum(REPLICATION_STATUSES),
+  index: count,
+  objects: count,
+  bytes: count,
+  checkedAt: nullableTimestamp,
+  lagMs: amount.nullable(),
+  error: errorCode.nullable(),
+}) satisfies z.ZodType<ReplicationLocation>;
+
+const FormerLocationSchema = z.strictObject({
+  destination: StoredStorageDestinationSchema,
+  path: z.string(),
+  manifestKey: z.string(),
+}) satisfies z.ZodType<FormerLocation>;
+
 export const StorageLocationSchema = z.strictObject({
   type: z.enum([...STORAGE_TYPES, 'CUSTOM']),
   description: z.string(),
   path: z.string(),
   manifestKey: z.string(),
   destination: StoredStorageDestinationSchema,
-  replicationLocations: z.array(z.strictObject({ description: z.string(), status: z.string() })),
+  replicationLocations: z.array(ReplicationLocationSchema),
+  formerLocations: optional(z.array(FormerLocationSchema)),
 }) satisfies z.ZodType<StorageLocation>;
 
 function isErrorCode(value: unknown): value is ErrorCode {
@@ -114,14 +144,43 @@ function isErrorCode(value: unknown): value is ErrorCode {
 }
 
 export const BackupErrorRecordSchema = z.strictObject({
-  code: z.custom<ErrorCode>(isErrorCode, {
-    error: 'Is not an error code of the library.',
-    params: { remedy: 'Write a code of `ERROR_CODES`.' },
-  }),
+  code: errorCode,
   message: z.string(),
   recoverable: z.boolean(),
   occurredAt: timestamp,
 }) satisfies z.ZodType<BackupErrorRecord>;
+
+const StorageJobProgressSchema = z.strictObject({
+  percentage: z.number().min(0).max(100),
+  objectsTotal: count,
+  objectsDone: count,
+  bytesTotal: count,
+  bytesDone: count,
+  bytesPerSecond: amount,
+  estimatedTimeRemainingMs: amount.nullable(),
+  updatedAt: timestamp,
+}) satisfies z.ZodType<StorageJobProgress>;
+
+export const StorageJobSchema = z.strictObject({
+  id: uuid,
+  organizationId: uuid,
+  kind: z.enum(STORAGE_JOB_KINDS),
+  configurationId: uuid,
+  snapshotId: nullableUuid,
+  input: JsonObjectSchema,
+  status: z.enum(STORAGE_JOB_STATUSES),
+  attempts: count,
+  maxAttempts: count,
+  notBefore: timestamp,
+  progress: StorageJobProgressSchema.nullable(),
+  result: JsonObjectSchema.nullable(),
+  error: BackupErrorRecordSchema.nullable(),
+  requestedBy: uuid,
+  startedAt: nullableTimestamp,
+  completedAt: nullableTimestamp,
+  createdAt: timestamp,
+  updatedAt: timestamp,
+}) satisfies z.ZodType<StorageJob>;
 
 export const BackupWarningSchema = z.strictObject({
   code: z.string(),

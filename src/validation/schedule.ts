@@ -3,7 +3,7 @@ import { BACKUP_FREQUENCIES, type BackupSchedule, DAYS_OF_WEEK } from '../types/
 import { canonicalTimeZone } from '../utils/time-zone.ts';
 import { isCronExpression } from './cron.ts';
 import { optional, text, wallClockTime, wholeNumber } from './fields.ts';
-import { fieldOf, has, isRecord, type Report, textOf, under, withRule } from './rules.ts';
+import { fieldOf, flagOf, has, isRecord, type Report, textOf, under, withRule } from './rules.ts';
 
 /** 02:00 where a schedule that needs a time of day has none. */
 export const DEFAULT_START_TIME = '02:00';
@@ -14,6 +14,7 @@ export const StoredScheduleSchema = z.strictObject({
   startTime: optional(wallClockTime),
   timezone: optional(text(1, 100)),
   intervalMinutes: optional(wholeNumber(1, 1440)),
+  intervalByDatabaseSize: optional(z.boolean()),
   daysOfWeek: optional(z.array(z.enum(DAYS_OF_WEEK)).min(1).max(7)),
   dayOfMonth: optional(wholeNumber(1, 31)),
   cronExpression: optional(text(1, 200)),
@@ -31,6 +32,7 @@ export const BackupScheduleSchema = withRule(
 /** Which frequencies a field belongs to. */
 const BELONGS: Readonly<Record<string, readonly string[]>> = {
   intervalMinutes: ['MINUTES'],
+  intervalByDatabaseSize: ['MINUTES'],
   cronExpression: ['CUSTOM'],
   daysOfWeek: ['WEEKLY'],
   dayOfMonth: ['MONTHLY'],
@@ -55,11 +57,12 @@ function scheduleRule(schedule: unknown, report: Report): void {
 
 function frequencyRule(schedule: unknown, frequency: string, report: Report): void {
   if (!BACKUP_FREQUENCIES.some((known) => known === frequency)) return;
-  if (frequency === 'MINUTES' && !has(schedule, 'intervalMinutes')) {
+  const bySize = flagOf(schedule, 'intervalByDatabaseSize') === true;
+  if (frequency === 'MINUTES' && has(schedule, 'intervalMinutes') === bySize) {
     report(
       ['intervalMinutes'],
-      'Is missing: MINUTES needs it.',
-      'Give the minutes between two backups, 1 to 1440.',
+      bySize ? 'Is given besides `intervalByDatabaseSize`.' : 'Is missing: MINUTES needs it.',
+      'Give the minutes between two backups, 1 to 1440, or `intervalByDatabaseSize: true`.',
     );
   }
   if (frequency === 'CUSTOM' && !has(schedule, 'cronExpression')) {
@@ -91,19 +94,19 @@ function windowRule(schedule: unknown, frequency: string | undefined, report: Re
   if (start === end)
     report(['windowEnd'], 'Equals `windowStart`.', 'Give two times, or leave the window out.');
   const atOneTime = frequency === 'DAILY' || frequency === 'WEEKLY' || frequency === 'MONTHLY';
-  const startTime = textOf(schedule, 'startTime') ?? DEFAULT_START_TIME;
-  if (atOneTime && start !== end && !isWithin(startTime, start, end)) {
+  const startTime = textOf(schedule, 'startTime');
+  if (atOneTime && start !== end && startTime !== undefined && !isWithin(startTime, start, end)) {
     report(
       ['startTime'],
       'Lies outside the window, so that no backup would ever start.',
-      `Give a time between \`windowStart\` and \`windowEnd\` (left out, it is ${DEFAULT_START_TIME}).`,
+      'Give a time between `windowStart` and `windowEnd`, or leave it out.',
     );
   }
 }
 
-/** Times of one length compare as text. A window may pass midnight. */
+/** Times of one length compare as text. A window may pass midnight; its end is not part of it. */
 function isWithin(time: string, start: string, end: string): boolean {
-  return start < end ? time >= start && time <= end : time >= start || time <= end;
+  return start < end ? time >= start && time < end : time >= start || time < end;
 }
 
 function zoneRule(zone: string, report: Report): void {

@@ -1,7 +1,8 @@
 import * as z from 'zod';
 import { type CloudStorage, STORAGE_TYPES, type StorageDestination } from '../types/backup.ts';
 import { must, optional, reference, text, webUrl, wholeNumber } from './fields.ts';
-import { fieldOf, has, listOf, numberOf, type Report, textOf, withRule } from './rules.ts';
+import { RetentionPolicySchema, StoredRetentionPolicySchema } from './retention.ts';
+import { fieldOf, has, listOf, numberOf, type Report, textOf, under, withRule } from './rules.ts';
 
 const MEMBERS = ['cloudStorage', 'localStorage', 'networkShare', 'sftp', 'destinations'] as const;
 
@@ -41,7 +42,25 @@ const cloudStorage = z.strictObject({
   ),
   prefix: optional(prefix),
   endpoint: optional(webUrl),
+  accountName: optional(
+    must(
+      z.string().min(3).max(24),
+      (value) => /^[a-z0-9]+$/.test(value),
+      'Is not the name of a storage account.',
+      'Write 3 to 24 lower-case letters and digits.',
+    ),
+  ),
   storageClass: optional(text(1, 100)),
+  serverSideEncryption: optional(
+    z.strictObject({
+      type: z.enum(['PROVIDER_KEY', 'KMS', 'CUSTOMER_KEY']),
+      keyId: optional(text(1, 2048)),
+      customerKeyRef: optional(reference),
+    }),
+  ),
+  objectLock: optional(
+    z.strictObject({ mode: z.enum(['GOVERNANCE', 'COMPLIANCE']), retainDays: wholeNumber(1, 36_500) }),
+  ),
   credentialsRef: optional(reference),
 }) satisfies z.ZodType<CloudStorage>;
 
@@ -58,20 +77,25 @@ const sftp = z.strictObject({
   path: text(1, 4096),
   credentialsRef: optional(reference),
   hostKey: optional(text(1, 4096)),
+  prefix: optional(prefix),
 });
 
 const singleFields = {
   type: z.enum(STORAGE_TYPES),
   cloudStorage: optional(cloudStorage),
   localStorage: optional(directory),
-  networkShare: optional(directory),
+  networkShare: optional(
+    z.strictObject({ path: text(1, 4096), mountPoint: optional(text(1, 4096)), prefix: optional(prefix) }),
+  ),
   sftp: optional(sftp),
   minimumConfirmations: optional(wholeNumber(1, 16)),
+  quotaBytes: optional(wholeNumber(1)),
 };
 
 /** A destination as it is stored: its fields, without the rules between them. */
 export const StoredStorageDestinationSchema = z.strictObject({
   ...singleFields,
+  retention: optional(StoredRetentionPolicySchema),
   destinations: optional(
     z
       .array(z.lazy((): z.ZodType<StorageDestination, StorageDestination> => StoredStorageDestinationSchema))
@@ -82,6 +106,7 @@ export const StoredStorageDestinationSchema = z.strictObject({
 export const StorageDestinationSchema = withRule(
   z.strictObject({
     ...singleFields,
+    retention: optional(RetentionPolicySchema),
     destinations: optional(
       z
         .array(z.lazy((): z.ZodType<StorageDestination, StorageDestination> => StorageDestinationSchema))
@@ -106,9 +131,35 @@ function destinationRule(destination: unknown, report: Report): void {
   if (provider !== undefined && expected !== undefined && provider !== expected) {
     report(['cloudStorage', 'provider'], `Is not the provider of ${type}.`, `Write ${expected}.`);
   }
+  cloudRule(fieldOf(destination, 'cloudStorage'), type, under(report, 'cloudStorage'));
   if (type === 'MULTI') multiRule(destination, report);
   else if (has(destination, 'minimumConfirmations')) {
     report(['minimumConfirmations'], `Does not belong to ${type}.`, 'Remove it, or use MULTI.');
+  }
+}
+
+function cloudRule(cloud: unknown, type: string, report: Report): void {
+  if (cloud === undefined) return;
+  if (type === 'AZURE_BLOB') {
+    // A credential may be a connection string, which names the account.
+    if (!has(cloud, 'accountName') && !has(cloud, 'endpoint') && !has(cloud, 'credentialsRef')) {
+      report(['accountName'], 'Is missing: AZURE_BLOB needs it.', 'Give the storage account, or `endpoint`.');
+    }
+  } else if (has(cloud, 'accountName')) {
+    report(['accountName'], `Does not belong to ${type}.`, 'Remove it.');
+  }
+  const encryption = fieldOf(cloud, 'serverSideEncryption');
+  const kind = textOf(encryption, 'type');
+  for (const [needs, field] of [
+    ['KMS', 'keyId'],
+    ['CUSTOMER_KEY', 'customerKeyRef'],
+  ] as const) {
+    if (kind === needs && !has(encryption, field)) {
+      report(['serverSideEncryption', field], `Is missing: ${needs} needs it.`, `Give \`${field}\`.`);
+    }
+    if (kind !== undefined && kind !== needs && has(encryption, field)) {
+      report(['serverSideEncryption', field], `Does not belong to ${kind}.`, 'Remove it.');
+    }
   }
 }
 
@@ -122,6 +173,9 @@ function multiRule(multi: unknown, report: Report): void {
   for (const [index, destination] of destinations.entries()) {
     if (textOf(destination, 'type') === 'MULTI') {
       report(['destinations', index, 'type'], 'Is MULTI inside MULTI.', 'List all stores in one MULTI.');
+    }
+    if (has(destination, 'quotaBytes') && has(multi, 'quotaBytes')) {
+      report(['quotaBytes'], 'Is given besides those of the copies.', 'Give one, or one for each copy.');
     }
     const place = placeOf(destination);
     if (place === undefined) continue;
@@ -143,6 +197,6 @@ function placeOf(destination: unknown): string | undefined {
   const member = MEMBERS.map((name) => fieldOf(destination, name)).find((value) => value !== undefined);
   const where = textOf(member, 'bucketName') ?? textOf(member, 'path');
   if (where === undefined) return undefined;
-  const rest = ['endpoint', 'host', 'prefix'].map((name) => textOf(member, name) ?? '');
+  const rest = ['endpoint', 'accountName', 'host', 'prefix'].map((name) => textOf(member, name) ?? '');
   return JSON.stringify([textOf(destination, 'type'), where, numberOf(member, 'port') ?? '', ...rest]);
 }

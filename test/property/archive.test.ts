@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { readHeader } from '../../src/archive/manifest.ts';
-import { checkObject } from '../../src/archive/reader.ts';
+import { checkObject, objectPlans } from '../../src/archive/reader.ts';
 import { CHECKSUM_ALGORITHMS, COMPRESSION_ALGORITHMS } from '../../src/types/encryption.ts';
 import {
   type BuiltArchive,
@@ -80,9 +80,7 @@ const damages: Record<string, (bytes: Buffer, at: number, to: number) => Buffer 
 
 function checkWithoutKeys(archive: BuiltArchive): void {
   const header = readHeader(archive.manifest, archive.identity);
-  header.objects.forEach(({ name }, index) => {
-    checkObject(header, index, archive.objects.get(name));
-  });
+  for (const plan of objectPlans(header)) checkObject(header, plan, archive.objects.get(plan.name));
 }
 
 async function expectFound(archive: BuiltArchive): Promise<void> {

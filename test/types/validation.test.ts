@@ -33,6 +33,7 @@ interface Interfaces {
   readonly StorageLocationSchema: types.StorageLocation;
   readonly BackupErrorRecordSchema: types.BackupErrorRecord;
   readonly BackupWarningSchema: types.BackupWarning;
+  readonly StorageJobSchema: types.StorageJob;
   readonly RestoreOperationSchema: types.RestoreOperation;
   readonly RestoreProgressSchema: types.RestoreProgress;
   readonly RestoreDataMetricsSchema: types.RestoreDataMetrics;

@@ -8,7 +8,7 @@ import {
   type SegmentContent,
 } from '../../src/archive/format.ts';
 import { encodeManifest, openManifest, readHeader } from '../../src/archive/manifest.ts';
-import { checkObject, locate, openSegment } from '../../src/archive/reader.ts';
+import { checkObject, locate, objectPlans, openSegment } from '../../src/archive/reader.ts';
 import { COMPRESSION_ALGORITHMS } from '../../src/types/encryption.ts';
 import type { Json } from '../../src/types/ids.ts';
 import {
@@ -408,13 +408,14 @@ test('an intact manifest of another attempt, snapshot, organization or number is
 test('a missing object is ARCHIVE_INCOMPLETE, a short or changed one ARCHIVE_CORRUPT, all without keys', async () => {
   const { manifest, objects } = await buildArchive({ segments: SEGMENTS, dataKey: DATA_KEY });
   const header = readHeader(manifest);
+  const [plan = { name: '', size: 0, segments: [] }] = objectPlans(header);
   const object = objects.get('o-000001') ?? Buffer.alloc(0);
   const changed = Buffer.from(object);
   changed[5] = (changed[5] ?? 0) ^ 1;
-  expect(await codeOf(() => checkObject(header, 0, undefined))).toBe('ARCHIVE_INCOMPLETE');
-  expect(await codeOf(() => checkObject(header, 0, object.subarray(1)))).toBe('ARCHIVE_CORRUPT');
-  expect(await codeOf(() => checkObject(header, 0, changed))).toBe('ARCHIVE_CORRUPT');
-  expect(await codeOf(() => checkObject(header, 0, object))).toBeUndefined();
+  expect(await codeOf(() => checkObject(header, plan, undefined))).toBe('ARCHIVE_INCOMPLETE');
+  expect(await codeOf(() => checkObject(header, plan, object.subarray(1)))).toBe('ARCHIVE_CORRUPT');
+  expect(await codeOf(() => checkObject(header, plan, changed))).toBe('ARCHIVE_CORRUPT');
+  expect(await codeOf(() => checkObject(header, plan, object))).toBeUndefined();
 });
 
 describe.each([...COMPRESSION_ALGORITHMS])('opening one %s segment', (compression) => {

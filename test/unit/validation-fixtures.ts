@@ -145,7 +145,18 @@ const location = {
   path: 'a/b',
   manifestKey: 'a/b/manifest',
   destination: multi,
-  replicationLocations: [{ description: 'other', status: 'STORED' }],
+  replicationLocations: [
+    {
+      description: 'other',
+      status: 'COMPLETE',
+      index: 1,
+      objects: 3,
+      bytes: 1024,
+      checkedAt: '2026-03-01T02:10:00.000Z',
+      lagMs: 4000,
+      error: null,
+    },
+  ],
 };
 const errorRecord = { code: 'STORAGE_FULL', message: 'No space', recoverable: true, occurredAt: AT };
 const warning = { code: 'OLD_KEY', message: 'The key is old' };

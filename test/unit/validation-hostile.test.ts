@@ -200,6 +200,6 @@ it('says everything in the message of the error, for a log', () => {
   expect(error).toBeInstanceOf(ValidationError);
   expect(error?.code).toBe('VALIDATION_FAILED');
   expect(error?.message).toBe(
-    'The input is not valid. name: Is missing. Give text. | schedule.intervalMinutes: Is missing: MINUTES needs it. Give the minutes between two backups, 1 to 1440.',
+    'The input is not valid. name: Is missing. Give text. | schedule.intervalMinutes: Is missing: MINUTES needs it. Give the minutes between two backups, 1 to 1440, or `intervalByDatabaseSize: true`.',
   );
 });

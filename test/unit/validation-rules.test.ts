@@ -47,7 +47,11 @@ describe('BackupScheduleSchema', () => {
     [{ frequency: 'HOURLY', windowEnd: '01:00' }, ['windowStart']],
     [{ frequency: 'HOURLY', windowStart: '01:00', windowEnd: '01:00' }, ['windowEnd']],
     [{ frequency: 'DAILY', windowStart: '22:00', windowEnd: '04:00' }, []],
-    [{ frequency: 'DAILY', windowStart: '03:00', windowEnd: '04:00' }, ['startTime']],
+    // A time of its own in the window.
+    [{ frequency: 'DAILY', windowStart: '03:00', windowEnd: '04:00' }, []],
+    [{ frequency: 'MINUTES', intervalByDatabaseSize: true }, []],
+    [{ frequency: 'MINUTES', intervalByDatabaseSize: true, intervalMinutes: 5 }, ['intervalMinutes']],
+    [{ frequency: 'DAILY', intervalByDatabaseSize: true }, ['intervalByDatabaseSize']],
     [{ frequency: 'DAILY', startTime: '12:00', windowStart: '22:00', windowEnd: '04:00' }, ['startTime']],
     [{ frequency: 'DAILY', maxConcurrency: 33 }, ['maxConcurrency']],
     [{ frequency: 'DAILY', maxDurationMinutes: 0 }, ['maxDurationMinutes']],
@@ -170,7 +174,37 @@ describe('StorageDestinationSchema', () => {
     [{ type: 'AWS_S3' }, ['cloudStorage']],
     [{ ...s3, localStorage: { path: '/b' } }, ['localStorage']],
     [{ ...s3, minimumConfirmations: 1 }, ['minimumConfirmations']],
-    [{ type: 'AZURE_BLOB', cloudStorage: { provider: 'AWS', bucketName: 'b' } }, ['cloudStorage.provider']],
+    [
+      { type: 'AZURE_BLOB', cloudStorage: { provider: 'AWS', bucketName: 'b', accountName: 'abc' } },
+      ['cloudStorage.provider'],
+    ],
+    [
+      { type: 'AZURE_BLOB', cloudStorage: { provider: 'AZURE', bucketName: 'b' } },
+      ['cloudStorage.accountName'],
+    ],
+    [{ type: 'AZURE_BLOB', cloudStorage: { provider: 'AZURE', bucketName: 'b', credentialsRef: 'c' } }, []],
+    [
+      { type: 'AWS_S3', cloudStorage: { provider: 'AWS', bucketName: 'b', accountName: 'abc' } },
+      ['cloudStorage.accountName'],
+    ],
+    [
+      {
+        type: 'AWS_S3',
+        cloudStorage: { provider: 'AWS', bucketName: 'b', serverSideEncryption: { type: 'KMS' } },
+      },
+      ['cloudStorage.serverSideEncryption.keyId'],
+    ],
+    [
+      {
+        type: 'AWS_S3',
+        cloudStorage: {
+          provider: 'AWS',
+          bucketName: 'b',
+          serverSideEncryption: { type: 'PROVIDER_KEY', customerKeyRef: 'k' },
+        },
+      },
+      ['cloudStorage.serverSideEncryption.customerKeyRef'],
+    ],
     [{ type: 'FIREBASE' }, ['type']],
     [{ type: 'SFTP', sftp: { host: 'user:pass@host', path: '/' } }, ['sftp.host']],
     [{ type: 'SFTP', sftp: { host: '[::1]', port: 70_000, path: '/' } }, ['sftp.port']],

@@ -89,9 +89,9 @@ export async function readBack(archive: Omit<BuiltArchive, 'checksum'>): Promise
     expected: archive.identity,
     ...(key && { dataKey: () => Promise.resolve(key) }),
   });
-  [...objectPlans(manifest.header)].forEach(({ name }, index) => {
-    checkObject(manifest.header, index, archive.objects.get(name));
-  });
+  for (const plan of objectPlans(manifest.header)) {
+    checkObject(manifest.header, plan, archive.objects.get(plan.name));
+  }
   const segments: RawPart[] = [];
   for (const [, run] of [...runPlans(manifest)].sort(([a], [b]) => a - b)) {
     for (const segment of run) {
