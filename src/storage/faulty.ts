@@ -1,8 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StorageError } from '../types/errors.ts';
-import type { ObjectStorage } from './storage.ts';
+import type { ObjectStorage, ResumableUploads } from './storage.ts';
 
-export type StorageOperation = 'put' | 'get' | 'stat' | 'list' | 'delete';
+/** Those of `uploads` are `begin`, `putPart`, `parts`, `complete` and `abort`. */
+export type StorageOperation =
+  | 'put'
+  | 'get'
+  | 'stat'
+  | 'list'
+  | 'delete'
+  | 'begin'
+  | 'putPart'
+  | 'parts'
+  | 'complete'
+  | 'abort';
 
 /**
  * Whether a fault comes instead of the call's effect, or after it. A put that fails `after` is a lost answer: the
@@ -37,7 +48,7 @@ export interface StorageCallRecord {
   readonly operation: StorageOperation;
   /** Its place among the calls of its operation, from 1. */
   readonly indexOfOperation: number;
-  /** The key, or the prefix of a `list`. */
+  /** The key, the prefix of a `list`, or the handle of an upload. */
   readonly key: string;
 }
 
@@ -50,7 +61,8 @@ export interface FaultyStorage extends ObjectStorage {
 
 /**
  * A storage that misbehaves by plan, for tests. Without a fault for a call it does what `inner` does. Several faults
- * for one call come in the order of the plan. It breaks the contract exactly where the plan says so.
+ * for one call come in the order of the plan. It breaks the contract exactly where the plan says so. Tiers, retention
+ * and copies pass through untouched.
  *
  * @example Every call in turn
  * ```ts
@@ -140,7 +152,32 @@ export function faultyStorage(inner: ObjectStorage, plan: readonly StorageFault[
     list: (prefix, options) => listed(record('list', prefix), prefix, options),
     delete: (key, options) =>
       disturbed(record('delete', key), options?.signal, () => inner.delete(key, options)),
+    ...(inner.uploads && { uploads: disturbedUploads(inner.uploads) }),
+    ...(inner.tiers && { tiers: inner.tiers }),
+    ...(inner.retention && { retention: inner.retention }),
+    ...(inner.copies && { copies: inner.copies }),
+    ...(inner.close && { close: () => inner.close?.() ?? Promise.resolve() }),
   };
+
+  function disturbedUploads(uploads: ResumableUploads): ResumableUploads {
+    return {
+      limits: uploads.limits,
+      begin: (key, options) =>
+        disturbed(record('begin', key), options?.signal, () => uploads.begin(key, options)),
+      putPart: (handle, part, body, options) =>
+        disturbed(record('putPart', handle), options?.signal, () =>
+          uploads.putPart(handle, part, body, options),
+        ),
+      parts: (handle, options) =>
+        disturbed(record('parts', handle), options?.signal, () => uploads.parts(handle, options)),
+      complete: (handle, parts, options) =>
+        disturbed(record('complete', handle), options?.signal, () =>
+          uploads.complete(handle, parts, options),
+        ),
+      abort: (handle, options) =>
+        disturbed(record('abort', handle), options?.signal, () => uploads.abort(handle, options)),
+    };
+  }
 }
 
 function failure(call: StorageCallRecord, moment: FaultMoment): StorageError {

@@ -60,8 +60,12 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
   if (typeof options.path !== 'string' || options.path === '' || options.path.includes('\0')) {
     throw new DataProtectionError('localStorage needs `path`, a folder.', 'CONFIGURATION_INVALID');
   }
-  const path = resolve(options.path);
-  const description = `LOCAL_FILESYSTEM ${path}`;
+  return folderStorage(resolve(options.path), 'LOCAL_FILESYSTEM');
+}
+
+/** What `localStorage` promises, for a kind of storage that keeps its objects in a folder. The path is absolute. */
+export function folderStorage(path: string, kind: 'LOCAL_FILESYSTEM' | 'NETWORK_SHARE'): ObjectStorage {
+  const description = `${kind} ${path}`;
   let rootSeen = false;
   let sweptAt = Number.NEGATIVE_INFINITY;
 
@@ -116,7 +120,7 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
           await unlink(upload).catch(() => undefined);
         }
       } catch (error) {
-        throw describe(error, 'put', key, description, signal);
+        throw describeFailure(error, 'put', key, description, signal);
       }
       try {
         await syncUpTo(root, dirname(join(root, key)));
@@ -144,7 +148,7 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
         }
         return await readExactly(handle, clampRange(range, info.size), signal);
       } catch (error) {
-        throw describe(error, 'get', key, description, signal);
+        throw describeFailure(error, 'get', key, description, signal);
       }
     },
 
@@ -157,7 +161,7 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
         signal?.throwIfAborted();
         return info;
       } catch (error) {
-        throw describe(error, 'stat', key, description, signal);
+        throw describeFailure(error, 'stat', key, description, signal);
       }
     },
 
@@ -170,7 +174,7 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
         const start = root === undefined ? undefined : await realFolder(root, within.split('/').slice(0, -1));
         if (start !== undefined) yield* walk(start, within, prefix, signal);
       } catch (error) {
-        throw describe(error, 'list', prefix, description, signal);
+        throw describeFailure(error, 'list', prefix, description, signal);
       }
     },
 
@@ -184,7 +188,7 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
         if ((await objectInfo(file, key)) !== undefined) await unlink(file).catch(ignore('ENOENT'));
         await syncFolder(await removeEmptyFolders(root, dirname(file)));
       } catch (error) {
-        throw describe(error, 'delete', key, description, signal);
+        throw describeFailure(error, 'delete', key, description, signal);
       }
     },
   };
@@ -328,7 +332,8 @@ function ignore(...codes: readonly string[]): (error: unknown) => undefined {
   };
 }
 
-function describe(
+/** What a system error means for a storage in a folder. */
+export function describeFailure(
   error: unknown,
   operation: string,
   key: string,

@@ -1,19 +1,32 @@
 import { StorageError } from '../types/errors.ts';
 import { assertRange, clampRange } from './byte-range.ts';
+import { memoryUploads, taken } from './memory-uploads.ts';
 import { assertObjectKey, assertObjectKeyPrefix } from './object-key.ts';
-import type { ObjectStorage } from './storage.ts';
+import type { ObjectStorage, ResumableUploads } from './storage.ts';
 
 interface StoredObject {
   readonly bytes: Uint8Array;
   readonly modifiedAt: Date;
 }
 
+export interface MemoryStorageOptions {
+  /** Limits of resumable uploads. Left out: parts of 1 byte to 64 MiB, 10,000 of them. */
+  readonly uploadLimits?: ResumableUploads['limits'];
+}
+
+const UPLOAD_LIMITS = { minPartBytes: 1, maxPartBytes: 64 * 1024 * 1024, maxParts: 10_000 };
+
 /**
  * Objects in the memory of this process: for tests and trials. "Durable" ends with the process; everything else of
  * the contract holds. Bytes are copied in and out, so nobody changes an object from outside.
  */
-export function memoryStorage(): ObjectStorage {
+export function memoryStorage(options: MemoryStorageOptions = {}): ObjectStorage {
   const objects = new Map<string, StoredObject>();
+
+  function add(key: string, pieces: readonly Uint8Array[]): void {
+    if (objects.has(key)) throw taken(key);
+    objects.set(key, { bytes: concatenate(pieces), modifiedAt: new Date() });
+  }
 
   return {
     description: 'MEMORY',
@@ -21,10 +34,7 @@ export function memoryStorage(): ObjectStorage {
     async put(key, body, { signal } = {}) {
       assertObjectKey(key);
       signal?.throwIfAborted();
-      if (objects.has(key)) {
-        throw new StorageError(`The object ${key} exists already.`, 'STORAGE_ALREADY_EXISTS', { key });
-      }
-      objects.set(key, { bytes: concatenate(body), modifiedAt: new Date() });
+      add(key, body);
     },
 
     async get(key, { range, signal } = {}) {
@@ -62,6 +72,8 @@ export function memoryStorage(): ObjectStorage {
       signal?.throwIfAborted();
       objects.delete(key);
     },
+
+    uploads: memoryUploads({ has: (key) => objects.has(key), add }, options.uploadLimits ?? UPLOAD_LIMITS),
   };
 }
 
