@@ -1,29 +1,38 @@
 import { hostname } from 'node:os';
 import pg from 'pg';
+import type { JobQueue } from './jobs/jobs.ts';
+import { createPostgresQueue } from './jobs/postgres-queue.ts';
+import { createRedisQueue, type RedisQueueOptions } from './jobs/redis-queue.ts';
 import type { KeyProvider } from './keys/keys.ts';
 import { createSessionLocks } from './repository/advisory-lock.ts';
 import { createAuditLog } from './repository/audit-log.ts';
 import { createBackupRepository } from './repository/backup-repository.ts';
 import { createDatabase } from './repository/database.ts';
 import { assertMigrated, migrate } from './repository/migrate.ts';
+import { DEFAULT_SCHEMA } from './repository/schema-name.ts';
 import { createRestoreTarget } from './restore/apply.ts';
 import { BackupService } from './service/backup-service.ts';
-import type { OpenedStorage, ServiceContext } from './service/context.ts';
+import type { ServiceContext } from './service/context.ts';
+import { createDuties } from './service/due-work.ts';
 import { EventBus } from './service/event-bus.ts';
+import { codeOf } from './service/failure.ts';
 import { RunningWork } from './service/running-work.ts';
 import { createPostgresSource } from './source/postgres-source.ts';
 import type { SnapshotSource } from './source/source.ts';
-import { localStorage } from './storage/local.ts';
+import { createStorages, type StorageLimits } from './storage/open-storage.ts';
+import type { StorageHealth } from './storage/resilient.ts';
 import type { ObjectStorage } from './storage/storage.ts';
 import type { Actor } from './types/actor.ts';
 import type { StorageDestination } from './types/backup.ts';
 import type { Clock } from './types/clock.ts';
+import type { CredentialProvider } from './types/credentials.ts';
 import type { EntityDefinition } from './types/entity.ts';
 import { DataProtectionError } from './types/errors.ts';
 import type { BackupEvents } from './types/events.ts';
 import type { LogFields, Logger } from './types/logger.ts';
 import { systemClock } from './utils/clock.ts';
 import { parseInput, StorageDestinationSchema } from './validation/index.ts';
+import { startWorker, type Worker, type WorkerOptions } from './worker/worker.ts';
 
 export interface DataProtectionOptions {
   /**
@@ -42,12 +51,25 @@ export interface DataProtectionOptions {
   readonly keys?: KeyProvider;
   /** Where configurations that name no destination store their snapshots. */
   readonly storageDestination?: StorageDestination;
+  /** Gives the credentials that destinations refer to by name. Left out: the chains of the cloud SDKs. */
+  readonly credentials?: CredentialProvider;
+  /** Time limits, attempts, concurrency and rates of every storage but local folders and the host's own. */
+  readonly storageLimits?: StorageLimits;
   /** Opens a destination in the host's own way; undefined leaves it to the library. For tests and own providers. */
   readonly openStorage?: (destination: StorageDestination) => ObjectStorage | undefined;
+  /**
+   * `inline` (left out): backups and jobs run in the background of this process. `worker`: they are queued, and run by
+   * the processes that called `startWorker`.
+   */
+  readonly execution?: 'inline' | 'worker';
+  /** Redis for the queue, a URL or options of ioredis. Left out: the queue is in PostgreSQL, in a schema of its own. */
+  readonly redis?: RedisQueueOptions['connection'];
   readonly clock?: Clock;
   readonly logger?: Logger;
   /** How long one backup may hold its database snapshot, in milliseconds; 6 hours when left out. */
   readonly maxSnapshotAgeMs?: number;
+  /** Between two looks whether archived objects that a restore waits for can be read; 5 minutes when left out. */
+  readonly thawPollMs?: number;
   /** For tests and proofs that look at a run from outside. What a hook rejects with ends the run. */
   readonly hooks?: {
     /**
@@ -68,13 +90,22 @@ export interface DataProtection extends AsyncDisposable {
   check(): Promise<void>;
   /** Backups on behalf of one authenticated person. Free: bind one per request. */
   backups(actor: Actor): BackupService;
+  /**
+   * Starts to do the work in this process: scheduled backups when they are due, what was queued, and what dead workers
+   * left. As many processes as there are need may; each run is done once. Throws `SCHEMA_*`, `CONFIGURATION_INVALID`,
+   * `DATABASE_UNAVAILABLE`.
+   */
+  startWorker(options?: WorkerOptions): Promise<Worker>;
+  /** The state of every storage that was opened in this process: breaker, failures, latency. */
+  storageHealth(): readonly StorageHealth[];
   /** Subscribes to an event; the function that it gives ends the subscription. */
   on<Name extends keyof BackupEvents>(name: Name, listener: (event: BackupEvents[Name]) => void): () => void;
-  /** Waits for the backups and restores that run in this process, then closes every connection. */
+  /** Stops workers, waits for the backups, restores and jobs that run in this process, then closes every connection. */
   close(): Promise<void>;
 }
 
 const DEFAULT_MAX_SNAPSHOT_AGE_MS = 6 * 60 * 60 * 1000;
+const DEFAULT_THAW_POLL_MS = 5 * 60 * 1000;
 /** Connections of the control pool: metadata only, so that a backup never starves the host's requests. */
 const CONTROL_CONNECTIONS = 4;
 
@@ -116,6 +147,19 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     ...(options.schema === undefined ? {} : { schema: options.schema }),
   });
   const work = new RunningWork();
+  const storages = createStorages({
+    own: options.openStorage,
+    credentials: options.credentials,
+    limits: options.storageLimits,
+    clock,
+    logger,
+  });
+  const workers: Worker[] = [];
+  let opened: JobQueue | undefined;
+  const queue = (): JobQueue => {
+    opened ??= openQueue(options, direct, logger);
+    return opened;
+  };
   const context: ServiceContext = {
     db,
     locks: createSessionLocks(direct),
@@ -124,7 +168,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     source,
     restoreTarget: createRestoreTarget({ connection: data, clock, logger }),
     keys: options.keys,
-    openStorage: storageOpener(options.openStorage),
+    openStorage: storages.open,
     defaultDestination,
     clock,
     logger,
@@ -134,11 +178,27 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
       .slice(0, 100)}:${process.pid}`,
     maxSnapshotAgeMs: options.maxSnapshotAgeMs ?? DEFAULT_MAX_SNAPSHOT_AGE_MS,
     work,
+    execution: options.execution ?? 'inline',
+    thawPollMs: options.thawPollMs ?? DEFAULT_THAW_POLL_MS,
+    wake: async (job) => {
+      if (options.execution !== 'worker' && workers.length === 0) return;
+      await queue()
+        .add(job)
+        // The worker that looks by itself finds it too, only later.
+        .catch((error: unknown) =>
+          logger.debug({ kind: job.kind, error: codeOf(error) }, 'A wake-up was lost'),
+        );
+    },
   };
   const schema = options.schema === undefined ? {} : { schema: options.schema };
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
-    closed ??= work.ended().then(() => pool.end());
+    closed ??= (async () => {
+      await Promise.all(workers.map((worker) => worker.stop()));
+      await work.ended();
+      await Promise.allSettled([opened?.close(), storages.close()]);
+      await pool.end();
+    })();
     return closed;
   };
   return {
@@ -150,6 +210,14 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
       await source.inspect();
     },
     backups: (actor) => new BackupService(context, actor),
+    async startWorker(workerOptions = {}) {
+      await assertMigrated({ connection: pool, ...schema });
+      const own = workers.length === 0 ? queue() : openQueue(options, direct, logger);
+      const worker = await startWorker({ duties: createDuties(context), queue: own, logger }, workerOptions);
+      workers.push(worker);
+      return worker;
+    },
+    storageHealth: () => storages.health(),
     on: (name, listener) => context.events.on(name, listener),
     close,
     [Symbol.asyncDispose]: close,
@@ -228,29 +296,12 @@ function withHook(
   };
 }
 
-function storageOpener(
-  own: DataProtectionOptions['openStorage'],
-): (destination: StorageDestination) => OpenedStorage {
-  // One for each folder: it remembers that it has seen the folder, whose absence is then no empty storage.
-  const folders = new Map<string, ObjectStorage>();
-  return (destination) => {
-    const prefix = (destination.localStorage?.prefix ?? destination.cloudStorage?.prefix ?? '').replace(
-      /\/+$/,
-      '',
-    );
-    const custom = own?.(destination);
-    if (custom !== undefined) return { storage: custom, prefix };
-    if (destination.type === 'LOCAL_FILESYSTEM' && destination.localStorage !== undefined) {
-      const { path } = destination.localStorage;
-      const storage = folders.get(path) ?? localStorage({ path });
-      folders.set(path, storage);
-      return { storage, prefix };
-    }
-    throw new DataProtectionError(
-      `Storage of type ${destination.type} comes with a later version; this one stores on LOCAL_FILESYSTEM, or on what \`openStorage\` gives`,
-      'NOT_SUPPORTED',
-    );
-  };
+/** Its tables are the queue's own: losing them loses no work. */
+function openQueue(options: DataProtectionOptions, direct: pg.ClientConfig, logger: Logger): JobQueue {
+  const name = options.schema ?? DEFAULT_SCHEMA;
+  return options.redis === undefined
+    ? createPostgresQueue({ connection: direct, schema: `${name}_queue`, logger })
+    : createRedisQueue({ connection: options.redis, prefix: `{${name}}`, logger });
 }
 
 const SILENT: Logger = {

@@ -19,6 +19,8 @@ export interface SessionLocks {
   tryConfiguration(configurationId: UUID): Promise<SessionLock | undefined>;
   /** The lock of one restore, which its process holds from before it is in the catalog; undefined while it does. */
   tryRestore(restoreId: UUID): Promise<SessionLock | undefined>;
+  /** The lock of one storage job, held while it runs. */
+  tryStorageJob(jobId: UUID): Promise<SessionLock | undefined>;
 }
 
 /** How often an idle lock session is asked whether it is still there; a half-open connection shows by then. */
@@ -46,6 +48,7 @@ export function createSessionLocks(connection: pg.ClientConfig): SessionLocks {
   return {
     tryConfiguration: (configurationId) => tryLock('configuration', configurationId),
     tryRestore: (restoreId) => tryLock('restore', restoreId),
+    tryStorageJob: (jobId) => tryLock('storage job', jobId),
   };
 }
 

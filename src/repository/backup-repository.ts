@@ -2,8 +2,10 @@ import { type AttemptQueries, attemptQueries } from './attempts.ts';
 import { type ConfigurationQueries, configurationQueries } from './configurations.ts';
 import type { Database } from './database.ts';
 import { type RestoreQueries, restoreQueries } from './restore-operations.ts';
+import { type RunQueueQueries, runQueueQueries } from './run-queue.ts';
 import { bindScope, type RepositoryScope } from './scope.ts';
 import { type SnapshotQueries, snapshotQueries } from './snapshots.ts';
+import { type StorageJobQueries, storageJobQueries } from './storage-jobs.ts';
 
 /**
  * The rows of one organization, and of them those that the actor's branches allow. Whatever lies outside is answered
@@ -13,7 +15,9 @@ export interface BackupRepository
   extends ConfigurationQueries,
     SnapshotQueries,
     AttemptQueries,
-    RestoreQueries {}
+    RestoreQueries,
+    RunQueueQueries,
+    StorageJobQueries {}
 
 /**
  * Binds the repository; costs nothing. Given a transaction, all it does belongs to that transaction. Throws
@@ -33,5 +37,7 @@ export function createBackupRepository(db: Database, scope: RepositoryScope): Ba
     ...snapshotQueries(bound),
     ...attemptQueries(bound),
     ...restoreQueries(bound),
+    ...runQueueQueries(bound),
+    ...storageJobQueries(bound),
   };
 }

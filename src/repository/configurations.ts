@@ -80,6 +80,8 @@ export interface ConfigurationQueries {
   /** The scheduler's own change: does not touch `updatedAt`. */
   setNextScheduledBackup(id: UUID, at: Timestamp | null): Promise<boolean>;
   findConfigById(id: UUID): Promise<BackupConfiguration | undefined>;
+  /** As `findConfigById`, and locks it against changes until the transaction ends; undefined also while somebody else has. */
+  lockConfig(id: UUID): Promise<BackupConfiguration | undefined>;
   /** The configuration of a visible snapshot, also when it was deleted since: snapshots outlive it. */
   findConfigOfSnapshot(snapshotId: UUID): Promise<BackupConfiguration | undefined>;
   /** Newest first. Throws VALIDATION_FAILED for a wrong limit or cursor. */
@@ -112,7 +114,8 @@ export function configurationQueries(scope: BoundScope): ConfigurationQueries {
     async updateConfig(id, changes, { expectedUpdatedAt }) {
       if (changes.branchIds !== undefined) requireOwnBranches(scope, changes.branchIds);
       const into = scoped(scope);
-      const assigned = CONFIGURATION_ROW.assign(changes, into);
+      const assigned = [...CONFIGURATION_ROW.assign(changes, into)];
+      if (changes.status === 'ACTIVE') assigned.push({ column: 'consecutive_failures', value: '0' });
       // Always later than before, so that two changes within a millisecond are told apart.
       const later = `greatest(${into.add(now(), 'timestamptz')}, t.updated_at + interval '1 millisecond')`;
       const [row] = await db.query(
@@ -139,6 +142,16 @@ export function configurationQueries(scope: BoundScope): ConfigurationQueries {
       const into = scoped(scope);
       const [row] = await db.query(
         `SELECT ${select} FROM ${table} t WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND ${live}`,
+        into.values,
+      );
+      return row && CONFIGURATION_ROW.decode(row);
+    },
+
+    async lockConfig(id) {
+      const into = scoped(scope);
+      const [row] = await db.query(
+        `SELECT ${select} FROM ${table} t WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND ${live}
+            FOR NO KEY UPDATE OF t SKIP LOCKED`,
         into.values,
       );
       return row && CONFIGURATION_ROW.decode(row);

@@ -9,6 +9,7 @@ import type {
 import type { Timestamp, UUID } from '../types/ids.ts';
 import { jsonText } from './column.ts';
 import { parameters, setList } from './row-mapping.ts';
+import { dequeue } from './run-queue.ts';
 import { type BoundScope, idParameter, ofVisibleSnapshot, scoped } from './scope.ts';
 import { RUNNING_STATUSES, type SuccessfulSnapshotStatus, snapshotRow } from './snapshot-row.ts';
 
@@ -49,6 +50,12 @@ export type SnapshotEnd =
   | SnapshotResult
   | (SnapshotFailure & { readonly status: 'FAILED' })
   | (SnapshotCancellation & { readonly status: 'CANCELLED' });
+
+/** QUEUED: it will be tried again. SUSPENDED: it has ended, and with it the configuration's runs until somebody resumes them. */
+export type FailedAs = 'QUEUED' | 'ENDED' | 'SUSPENDED';
+
+/** How many scheduled runs of a configuration may fail in a row before it is SUSPENDED. */
+const MAX_CONSECUTIVE_FAILURES = 5;
 
 /** What a worker holds while it works at a snapshot. */
 export interface AttemptToken {
@@ -94,7 +101,11 @@ export async function lockRunningAttempt(
  * Ends a snapshot that the transaction has locked and seen running, and enters it in its configuration: the time of the
  * last run, and of a good one the time, the count and the bytes.
  */
-export async function endSnapshot(scope: BoundScope, snapshotId: UUID, end: SnapshotEnd): Promise<void> {
+export async function endSnapshot(
+  scope: BoundScope,
+  snapshotId: UUID,
+  end: SnapshotEnd,
+): Promise<Exclude<FailedAs, 'QUEUED'>> {
   const { db } = scope;
   const into = parameters(snapshotId);
   const { fields, added } = changesOf(end);
@@ -108,7 +119,28 @@ export async function endSnapshot(scope: BoundScope, snapshotId: UUID, end: Snap
       WHERE s.id = $1::uuid`,
     into.values,
   );
-  if (end.status !== 'CANCELLED') await enterInConfiguration(scope, snapshotId, end);
+  await dequeue(scope, snapshotId);
+  return end.status === 'CANCELLED' ? 'ENDED' : enterInConfiguration(scope, snapshotId, end);
+}
+
+/** A snapshot whose try has failed waits for the next: QUEUED, with the error noted. */
+export async function beginAgain(
+  scope: BoundScope,
+  snapshotId: UUID,
+  failure: SnapshotFailure,
+): Promise<void> {
+  const { db } = scope;
+  const into = parameters(snapshotId);
+  const status = { status: 'QUEUED', statusReason: failure.statusReason, progress: null } as const;
+  const assigned = snapshotRow(db).assign(status, into);
+  const now = into.add(db.clock.now().toISOString(), 'timestamptz');
+  await db.query(
+    `UPDATE ${db.table('backup_snapshots')} AS s
+        SET ${setList(assigned)}, errors = s.errors || ${into.add(jsonText([failure.error]), 'jsonb')},
+            updated_at = greatest(s.updated_at, ${now})
+      WHERE s.id = $1::uuid`,
+    into.values,
+  );
 }
 
 function changesOf(end: SnapshotEnd): { fields: Partial<BackupSnapshot>; added?: BackupErrorRecord } {
@@ -127,21 +159,30 @@ async function enterInConfiguration(
   scope: BoundScope,
   snapshotId: UUID,
   end: Exclude<SnapshotEnd, { readonly status: 'CANCELLED' }>,
-): Promise<void> {
+): Promise<'ENDED' | 'SUSPENDED'> {
   const { db } = scope;
   const good = end.status === 'FAILED' ? undefined : end.dataMetrics.storedSizeBytes;
   const into = parameters(snapshotId, end.completedAt);
+  const failures = `(c.consecutive_failures + CASE WHEN s.trigger = 'SCHEDULED' THEN 1 ELSE 0 END)`;
+  const suspended = `(c.status = 'ACTIVE' AND s.trigger = 'SCHEDULED'
+    AND c.consecutive_failures + 1 >= ${MAX_CONSECUTIVE_FAILURES})`;
   const totals =
     good === undefined
-      ? ''
-      : `, last_successful_backup_at = greatest(c.last_successful_backup_at, $2::timestamptz),
+      ? `, consecutive_failures = ${failures},
+          status = CASE WHEN ${suspended} THEN 'SUSPENDED' ELSE c.status END,
+          status_reason = CASE WHEN ${suspended}
+            THEN (c.consecutive_failures + 1)::text || ' scheduled backups in a row have failed' ELSE c.status_reason END,
+          updated_at = CASE WHEN ${suspended} THEN c.updated_at + interval '1 millisecond' ELSE c.updated_at END`
+      : `, consecutive_failures = 0, last_successful_backup_at = greatest(c.last_successful_backup_at, $2::timestamptz),
           total_backups_created = c.total_backups_created + 1,
           total_storage_used = c.total_storage_used + ${into.add(good, 'bigint')}`;
-  await db.query(
+  const [row] = await db.query(
     `UPDATE ${db.table('backup_configurations')} AS c
         SET last_backup_at = greatest(c.last_backup_at, $2::timestamptz)${totals}
        FROM ${db.table('backup_snapshots')} s
-      WHERE s.id = $1::uuid AND c.organization_id = s.organization_id AND c.id = s.configuration_id`,
+      WHERE s.id = $1::uuid AND c.organization_id = s.organization_id AND c.id = s.configuration_id
+     RETURNING (c.status = 'SUSPENDED' AND s.trigger = 'SCHEDULED')::text AS suspended`,
     into.values,
   );
+  return row?.suspended === 'true' ? 'SUSPENDED' : 'ENDED';
 }

@@ -9,6 +9,7 @@ import type { Timestamp, UUID } from '../types/ids.ts';
 import { nextNumber } from './counters.ts';
 import { readPage } from './page.ts';
 import { setList } from './row-mapping.ts';
+import { requeue } from './run-queue.ts';
 import {
   type BoundScope,
   configurationVisible,
@@ -16,11 +17,12 @@ import {
   requireOwnBranches,
   scoped,
   snapshotVisible,
-  within,
 } from './scope.ts';
 import {
   type AttemptToken,
+  beginAgain,
   endSnapshot,
+  type FailedAs,
   lockRunningAttempt,
   type SnapshotCancellation,
   type SnapshotEnd,
@@ -88,10 +90,16 @@ export interface SnapshotQueries {
    * RUNNING and the snapshot has not ended; otherwise false, and nothing changes.
    */
   finalizeSnapshot(token: AttemptToken, result: SnapshotResult): Promise<boolean>;
-  /** Likewise; the attempt becomes CLAIMED, so that what it has stored is swept. */
-  failSnapshot(ended: EndedBy, failure: SnapshotFailure): Promise<boolean>;
+  /**
+   * Likewise; the attempt becomes CLAIMED, so that what it has stored is swept. Where a worker runs the snapshot, the
+   * failure may pass and tries are left, it is QUEUED again instead. A configuration whose scheduled runs failed
+   * `MAX_CONSECUTIVE_FAILURES` times in a row becomes SUSPENDED. Undefined: it may not end it.
+   */
+  failSnapshot(ended: EndedBy, failure: SnapshotFailure): Promise<FailedAs | undefined>;
   /** Likewise. */
   cancelSnapshot(ended: EndedBy, cancellation: SnapshotCancellation): Promise<boolean>;
+  /** Notes where a snapshot that counts is stored: its copies, or, once it was moved, another place. */
+  recordLocation(id: UUID, location: StorageLocation): Promise<boolean>;
   /** Notes the outcome of a verification of a snapshot that counts. */
   recordVerification(
     id: UUID,
@@ -110,22 +118,29 @@ export function snapshotQueries(scope: BoundScope): SnapshotQueries {
   const now = (): Timestamp => db.clock.now().toISOString();
 
   /** Ends a snapshot and its attempt together, or neither. */
-  const end = (ended: EndedBy, state: 'SEALED' | 'CLAIMED', how: SnapshotEnd): Promise<boolean> =>
+  const end = (
+    ended: EndedBy,
+    state: 'SEALED' | 'CLAIMED',
+    how: SnapshotEnd,
+  ): Promise<FailedAs | undefined> =>
     db.withTransaction(async (tx) => {
-      const inside = within(scope, tx);
+      const inside = { ...scope, db: tx };
       const { attemptId, snapshotId } = ended;
       if (attemptId === null) {
-        if (!(await lockUnattempted(inside, snapshotId))) return false;
+        if (!(await lockUnattempted(inside, snapshotId))) return undefined;
       } else {
         const locked = await lockRunningAttempt(inside, { attemptId, snapshotId });
-        if (!locked?.snapshotRuns) return false;
+        if (!locked?.snapshotRuns) return undefined;
         await tx.query(`UPDATE ${db.table('backup_attempts')} SET state = $2 WHERE id = $1`, [
           attemptId,
           state,
         ]);
       }
-      await endSnapshot(inside, snapshotId, how);
-      return true;
+      if (how.status === 'FAILED' && how.error.recoverable && (await requeue(inside, snapshotId, now()))) {
+        await beginAgain(inside, snapshotId, how);
+        return 'QUEUED';
+      }
+      return endSnapshot(inside, snapshotId, how);
     });
 
   /** Locks a visible, running snapshot, and only then looks whether an attempt was begun. */
@@ -143,6 +158,17 @@ export function snapshotQueries(scope: BoundScope): SnapshotQueries {
       [scope.organizationId, snapshotId],
     );
     return attempts.length === 0;
+  }
+
+  async function note(id: UUID, fields: Partial<BackupSnapshot>): Promise<boolean> {
+    const into = scoped(scope);
+    const assigned = rowType.assign(fields, into);
+    const rows = await db.query(
+      `UPDATE ${table} AS t SET ${setList(assigned)}, updated_at = greatest(t.updated_at, ${into.add(now(), 'timestamptz')})
+        WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND ${live} AND ${successful} RETURNING t.id::text AS id`,
+      into.values,
+    );
+    return rows.length === 1;
   }
 
   return {
@@ -240,20 +266,13 @@ export function snapshotQueries(scope: BoundScope): SnapshotQueries {
 
     finalizeSnapshot: async (token, result) => {
       requireOwnBranches(scope, result.branchIds);
-      return end(token, 'SEALED', result);
+      return (await end(token, 'SEALED', result)) !== undefined;
     },
     failSnapshot: (ended, failure) => end(ended, 'CLAIMED', { status: 'FAILED', ...failure }),
-    cancelSnapshot: (ended, cancellation) => end(ended, 'CLAIMED', { status: 'CANCELLED', ...cancellation }),
+    cancelSnapshot: async (ended, cancellation) =>
+      (await end(ended, 'CLAIMED', { status: 'CANCELLED', ...cancellation })) !== undefined,
 
-    async recordVerification(id, verification) {
-      const into = scoped(scope);
-      const assigned = rowType.assign(verification, into);
-      const rows = await db.query(
-        `UPDATE ${table} AS t SET ${setList(assigned)}, updated_at = greatest(t.updated_at, ${into.add(now(), 'timestamptz')})
-          WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND ${live} AND ${successful} RETURNING t.id::text AS id`,
-        into.values,
-      );
-      return rows.length === 1;
-    },
+    recordLocation: (id, storageLocation) => note(id, { storageLocation }),
+    recordVerification: note,
   };
 }

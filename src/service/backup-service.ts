@@ -1,5 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
 import { uuidv7 } from 'uuidv7';
-import { attemptPrefix } from '../archive/format.ts';
 import type { SessionLock } from '../repository/advisory-lock.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { Transaction } from '../repository/database.ts';
@@ -17,11 +17,14 @@ import type {
   RestoreDestination,
   RestoreOperation,
   RestoreType,
+  StorageDestination,
+  StorageJob,
   UpdateBackupConfigInput,
   ValidationResults,
 } from '../types/backup.ts';
 import { BackupError, DataProtectionError } from '../types/errors.ts';
 import type { Json, UUID } from '../types/ids.ts';
+import { previewSchedule, type ScheduledStart } from '../utils/schedule.ts';
 import {
   applyConfigUpdate,
   CreateBackupConfigSchema,
@@ -33,21 +36,28 @@ import {
   UpdateBackupConfigSchema,
   withConfigDefaults,
 } from '../validation/index.ts';
+import { runAttempt } from './attempt-run.ts';
 import { allowedBranches, requireOwnOrganization, requirePermission } from './authorize.ts';
 import { boundActor } from './bound-actor.ts';
+import { endBadly } from './catalog-end.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
-import { asBackupError, isCancellation, keyFailure } from './failure.ts';
+import { asBackupError, keyFailure } from './failure.ts';
+import { waitForSnapshot } from './queued-snapshots.ts';
 import { endDeadRestores, restoreEntry, runRestore } from './restore-run.ts';
-import { openSnapshotArchive } from './snapshot-archive.ts';
-import { runSnapshot } from './snapshot-run.ts';
+import { lastSize, nextBackupAt } from './schedules.ts';
+import { enterAttempt, enterSnapshot, type SnapshotRequest } from './snapshot-request.ts';
+import { type Asking, cancelStorageJob, requestForSnapshot, requestMigration } from './storage-requests.ts';
 import { requireSupportedConfiguration, requireSupportedRestore } from './supported.ts';
-import { verifyArchive } from './verification.ts';
+import { verifySnapshotArchive } from './verify-snapshot.ts';
 
 export interface RunOptions {
   /** true: resolves when the run has ended, and rejects with what ended it if it did not succeed. */
   readonly wait?: boolean;
 }
+
+/** Tries of a backup that workers run. */
+const MAX_ATTEMPTS = 3;
 
 const RUNNING = ['QUEUED', 'PREPARING', 'IN_PROGRESS', 'FINALIZING', 'VERIFYING'];
 
@@ -84,17 +94,21 @@ export class BackupService {
       encryptionAvailable: this.#context.keys !== undefined,
     });
     const branchIds = allowedBranches(this.#actor, settings.branchIds);
-    await requireSupportedConfiguration(this.#context, this.#actor, { ...settings, branchIds });
+    await requireSupportedConfiguration(this.#context, this.#actor.organizationId, {
+      ...settings,
+      branchIds,
+    });
     const encryptionKeyId = await this.#keyId(settings);
+    const id = uuidv7();
     return this.#context.db.withTransaction(async (transaction) => {
       const created = await this.#in(transaction).insertConfig({
         ...settings,
-        id: uuidv7(),
+        id,
         branchIds,
         encryptionKeyId,
         status: 'ACTIVE',
         statusReason: null,
-        nextScheduledBackupAt: null,
+        nextScheduledBackupAt: nextBackupAt({ ...settings, id }, this.#context.clock.now(), undefined),
         createdBy: this.#actor.userId,
       });
       await this.#audit(transaction, 'configuration.created', created.id, { name: created.name });
@@ -128,12 +142,23 @@ export class BackupService {
     requireStatus(current, ['ACTIVE', 'PAUSED', 'SUSPENDED', 'DISABLED'], 'be changed');
     const settings = applyConfigUpdate(current, update);
     const branchIds = allowedBranches(this.#actor, settings.branchIds);
-    await requireSupportedConfiguration(this.#context, this.#actor, { ...settings, branchIds });
+    await requireSupportedConfiguration(this.#context, this.#actor.organizationId, {
+      ...settings,
+      branchIds,
+    });
     const encryptionKeyId = await this.#keyId(settings);
+    const { clock } = this.#context;
+    const size = await lastSize(this.#repository, id);
+    const nextScheduledBackupAt = isDeepStrictEqual(
+      [settings.schedule, settings.timezone],
+      [current.schedule, current.timezone],
+    )
+      ? current.nextScheduledBackupAt
+      : nextBackupAt({ ...settings, id }, clock.now(), size);
     return this.#change(
       current,
       'configuration.updated',
-      { ...settings, branchIds, encryptionKeyId },
+      { ...settings, branchIds, encryptionKeyId, nextScheduledBackupAt },
       { fields: Object.keys(update) },
     );
   }
@@ -174,9 +199,10 @@ export class BackupService {
   }
 
   /**
-   * Starts a FULL backup. Resolves with the QUEUED snapshot, or with `wait` when it has ended well. Permission
-   * `backup:create`. Errors: `NOT_FOUND`, `INVALID_STATE` (the configuration is not ACTIVE), `BACKUP_ALREADY_RUNNING`,
-   * `NOT_SUPPORTED`; with `wait` also what ended the run, as a `BackupError` with the snapshot's id.
+   * Starts a FULL backup, or, with `execution: 'worker'`, queues it for the workers, who try again after failures that
+   * may pass. Resolves with the QUEUED snapshot, or with `wait` when it has ended well. Permission `backup:create`.
+   * Errors: `NOT_FOUND`, `INVALID_STATE` (the configuration is not ACTIVE), `BACKUP_ALREADY_RUNNING`, `NOT_SUPPORTED`;
+   * with `wait` also what ended the run, as a `BackupError` with the snapshot's id.
    */
   async createSnapshot(input: CreateSnapshotInput, options: RunOptions = {}): Promise<BackupSnapshot> {
     requirePermission(this.#actor, 'backup:create');
@@ -189,37 +215,67 @@ export class BackupService {
         'NOT_SUPPORTED',
       );
     }
-    await requireSupportedConfiguration(this.#context, this.#actor, {
-      ...asked,
-      configType: parsed.snapshotType ?? asked.configType,
+    await this.#requireSupported(asked, parsed);
+    return this.#context.execution === 'worker'
+      ? this.#queueForWorkers(asked, parsed, options)
+      : this.#startHere(asked, parsed, options);
+  }
+
+  async #queueForWorkers(
+    configuration: BackupConfiguration,
+    input: CreateSnapshotInput,
+    options: RunOptions,
+  ): Promise<BackupSnapshot> {
+    const context = this.#context;
+    const snapshot = await context.db.withTransaction(async (transaction) => {
+      const repository = this.#in(transaction);
+      const queued = await enterSnapshot(
+        context,
+        transaction,
+        repository,
+        this.#request(configuration, input),
+      );
+      await repository.enqueueRun(queued.id, {
+        maxAttempts: MAX_ATTEMPTS,
+        notBefore: context.clock.now().toISOString(),
+        mustEndBy: null,
+        maxDurationMs: null,
+      });
+      return queued;
     });
-    const lock = await this.#context.locks.tryConfiguration(asked.id);
+    const { id, organizationId } = snapshot;
+    await context.wake({ kind: 'BACKUP', key: id, data: { organizationId, snapshotId: id } });
+    return options.wait === true ? waitForSnapshot(this.#system, snapshot) : snapshot;
+  }
+
+  async #startHere(
+    asked: BackupConfiguration,
+    input: CreateSnapshotInput,
+    options: RunOptions,
+  ): Promise<BackupSnapshot> {
+    const context = this.#context;
+    const lock = await context.locks.tryConfiguration(asked.id);
     if (lock === undefined) throw alreadyRunning(asked);
     try {
-      await endDeadAttempts(this.#context, this.#system, asked);
+      await endDeadAttempts(context, this.#system, asked);
       // It may have been paused or changed while what was left of dead runs was removed.
       const configuration = await this.#configuration(asked.id);
       requireStatus(configuration, ['ACTIVE'], 'be backed up');
-      if (configuration.updatedAt !== asked.updatedAt) {
-        await requireSupportedConfiguration(this.#context, this.#actor, {
-          ...configuration,
-          configType: parsed.snapshotType ?? configuration.configType,
-        });
-      }
-      const opened = this.#context.openStorage(configuration.storageDestination);
-      const attemptId = uuidv7();
-      const snapshot = await this.#queue(configuration, parsed, attemptId, opened.prefix);
-      const context = this.#context;
-      const ended = context.work.start(snapshot.id, async (signal) => {
-        try {
-          context.events.emit('snapshot.started', { snapshot });
-          const run = { context, repository: this.#system, configuration, snapshot, attemptId, opened, lock };
-          await runSnapshot({ ...run, signal }).finally(() => lock.release());
-        } catch (error) {
-          throw this.#announceFailure(snapshot, error);
-        }
-        return this.#announce(snapshot.id);
+      if (configuration.updatedAt !== asked.updatedAt) await this.#requireSupported(configuration, input);
+      const opened = context.openStorage(configuration.storageDestination);
+      // Snapshot and attempt together, so that no run exists that nobody can find dead.
+      const { snapshot, attemptId } = await context.db.withTransaction(async (transaction) => {
+        const repository = this.#in(transaction);
+        const entered = await enterSnapshot(
+          context,
+          transaction,
+          repository,
+          this.#request(configuration, input),
+        );
+        return { snapshot: entered, attemptId: await enterAttempt(context, repository, entered, opened) };
       });
+      const run = { context, repository: this.#system, configuration, snapshot, attemptId, opened, lock };
+      const ended = runAttempt({ ...run, limits: undefined });
       if (options.wait === true) return await ended;
       ended.catch(() => undefined);
       return snapshot;
@@ -227,6 +283,23 @@ export class BackupService {
       await lock.release();
       throw error;
     }
+  }
+
+  #request(configuration: BackupConfiguration, input: CreateSnapshotInput): SnapshotRequest {
+    return {
+      configuration,
+      trigger: input.trigger ?? 'MANUAL',
+      scheduledAt: null,
+      requestedBy: this.#actor.userId,
+      input,
+    };
+  }
+
+  #requireSupported(configuration: BackupConfiguration, input: CreateSnapshotInput): Promise<void> {
+    return requireSupportedConfiguration(this.#context, this.#actor.organizationId, {
+      ...configuration,
+      configType: input.snapshotType ?? configuration.configType,
+    });
   }
 
   /** With live progress while it runs. Permission `backup:read`. Errors: `NOT_FOUND`. */
@@ -253,6 +326,14 @@ export class BackupService {
       throw notCancellable(snapshot, `is ${snapshot.status}`);
     }
     const reason = new BackupError('The backup was cancelled', 'BACKUP_CANCELLED', id, false);
+    // One that waits for a worker ends here.
+    if (snapshot.status === 'QUEUED' && (await endBadly(this.#context, snapshot, null, reason))) {
+      this.#context.events.emit('snapshot.cancelled', {
+        snapshotId: id,
+        organizationId: snapshot.organizationId,
+      });
+      return this.#snapshot(id);
+    }
     await this.#context.db.withTransaction(async (transaction) => {
       if (!(await this.#in(transaction).requestCancel(id)))
         throw notCancellable(snapshot, 'has ended meanwhile');
@@ -285,20 +366,78 @@ export class BackupService {
   ): Promise<ValidationResults> {
     requirePermission(this.#actor, 'backup:read');
     const snapshot = await this.#snapshot(id);
-    const { clock, db, events } = this.#context;
-    const results = await this.#verify(snapshot, options.signal ?? new AbortController().signal);
-    await db.withTransaction(async (transaction) => {
-      await this.#in(transaction).recordVerification(id, {
-        integrityVerified: results.passed,
-        integrityVerifiedAt: clock.now().toISOString(),
-      });
-      await this.#audit(transaction, 'snapshot.verified', id, {
-        passed: results.passed,
-        records: results.recordsFound,
-      });
+    const signal = options.signal ?? new AbortController().signal;
+    return verifySnapshotArchive(this.#context, snapshot, this.#actor.userId, signal);
+  }
+
+  /**
+   * Verifies a snapshot in the background, or in a worker: see `verifySnapshot`, whose results are the job's `result`.
+   * Permission `backup:read`. Errors: `NOT_FOUND`, `INVALID_STATE`.
+   */
+  async startVerification(snapshotId: UUID): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:read');
+    return requestForSnapshot(this.#asking, 'VERIFICATION', await this.#snapshot(snapshotId));
+  }
+
+  /**
+   * Catches up the copies of a snapshot of a MULTI destination: every object of every copy is checked by its digests,
+   * what is missing is stored. Begins by itself after each backup. The job's `result` is `{ stored, copies }`; the state
+   * of each copy stands on `storageLocation.replicationLocations`. Permission `backup:create`. Errors: `NOT_FOUND`,
+   * `INVALID_STATE`.
+   */
+  async startReplication(snapshotId: UUID): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:create');
+    return requestForSnapshot(this.#asking, 'REPLICATION', await this.#snapshot(snapshotId));
+  }
+
+  /** As `startReplication`, and stores whole objects beside damaged ones, which readers then take. */
+  async healSnapshot(snapshotId: UUID): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:create');
+    return requestForSnapshot(this.#asking, 'HEALING', await this.#snapshot(snapshotId));
+  }
+
+  /**
+   * Moves the snapshots of a configuration to another destination, and then the configuration: copied, read back and
+   * checked, switched one by one; what lay at the old place stays until `removeMigrated`. The job's `result` is
+   * `{ snapshots, objects, bytes }`. Permission `backup:admin`. Errors: `NOT_FOUND`, `VALIDATION_FAILED`, `INVALID_STATE`.
+   */
+  async migrateStorage(configurationId: UUID, to: StorageDestination): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:admin');
+    return requestMigration(this.#asking, configurationId, { to });
+  }
+
+  /**
+   * Removes what migrated snapshots left at their former places, each once all of it is seen at the new one. The job's
+   * `result` is `{ snapshots, objects }`. Permission `backup:delete`. Errors: `NOT_FOUND`, `INVALID_STATE`.
+   */
+  async removeMigrated(configurationId: UUID): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:delete');
+    return requestMigration(this.#asking, configurationId, { remove: true });
+  }
+
+  /** Status, progress and result of a job. Permission `backup:read`. Errors: `NOT_FOUND`. */
+  async getJobStatus(jobId: UUID): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:read');
+    return this.#job(jobId);
+  }
+
+  /** Stops a job, in whatever process, within a few seconds. Permission `backup:create`. Errors: `NOT_FOUND`, `INVALID_STATE`. */
+  async cancelJob(jobId: UUID): Promise<StorageJob> {
+    requirePermission(this.#actor, 'backup:create');
+    return cancelStorageJob(this.#asking, await this.#job(jobId));
+  }
+
+  /** The next scheduled starts of a configuration as it is now. Permission `backup:read`. Errors: `NOT_FOUND`. */
+  async previewSchedule(configurationId: UUID, count = 10): Promise<readonly ScheduledStart[]> {
+    requirePermission(this.#actor, 'backup:read');
+    const { id, schedule, timezone } = await this.#configuration(configurationId);
+    const databaseSizeBytes = await lastSize(this.#repository, id);
+    return previewSchedule(schedule, timezone, {
+      configurationId: id,
+      ...(databaseSizeBytes === undefined ? {} : { databaseSizeBytes }),
+      from: this.#context.clock.now(),
+      count,
     });
-    events.emit('snapshot.verified', { snapshotId: id, organizationId: snapshot.organizationId, results });
-    return results;
   }
 
   /**
@@ -376,6 +515,10 @@ export class BackupService {
     );
   }
 
+  get #asking(): Asking {
+    return { context: this.#context, actor: this.#actor, repository: this.#repository };
+  }
+
   #in(transaction: Transaction): BackupRepository {
     return this.#context.repository(this.#actor, transaction);
   }
@@ -401,6 +544,12 @@ export class BackupService {
     return found;
   }
 
+  async #job(id: UUID): Promise<StorageJob> {
+    const found = await this.#repository.findStorageJobById(id);
+    if (found === undefined) throw notFound('storage job', id);
+    return found;
+  }
+
   async #restore(id: UUID): Promise<RestoreOperation> {
     const found = await this.#repository.findRestoreById(id);
     if (found === undefined) throw notFound('restore operation', id);
@@ -420,7 +569,20 @@ export class BackupService {
     return this.#change(
       current,
       `configuration.${status.toLowerCase()}`,
-      { status, statusReason: reason ?? null },
+      {
+        status,
+        statusReason: reason ?? null,
+        // What was missed while it was not ACTIVE is not caught up.
+        ...(status === 'ACTIVE'
+          ? {
+              nextScheduledBackupAt: nextBackupAt(
+                current,
+                this.#context.clock.now(),
+                await lastSize(this.#repository, id),
+              ),
+            }
+          : {}),
+      },
       { from: current.status },
     );
   }
@@ -493,69 +655,6 @@ export class BackupService {
     });
   }
 
-  /** Enters the snapshot and its attempt together, so that no run exists that nobody can find dead. */
-  async #queue(
-    configuration: BackupConfiguration,
-    input: CreateSnapshotInput,
-    attemptId: UUID,
-    prefix: string,
-  ): Promise<BackupSnapshot> {
-    return this.#context.db.withTransaction(async (transaction) => {
-      const repository = this.#in(transaction);
-      const snapshot = await repository.insertSnapshot({
-        id: uuidv7(),
-        configurationId: configuration.id,
-        snapshotType: input.snapshotType ?? configuration.configType,
-        trigger: input.trigger ?? 'MANUAL',
-        generation: 0,
-        scheduledAt: null,
-        checksumAlgorithm: configuration.checksumAlgorithm,
-        encrypted: configuration.encryptionEnabled,
-        encryptionKeyId: null,
-        encryptionAlgorithm: configuration.encryptionEnabled ? 'AES-256-GCM' : null,
-        compressed: configuration.compressionEnabled,
-        compressionAlgorithm: configuration.compressionAlgorithm,
-        expiresAt: null,
-        parentSnapshotId: null,
-        tags: input.tags ?? {},
-        notes: input.notes ?? null,
-        customFields: {},
-        requestedBy: this.#actor.userId,
-      });
-      if (snapshot === undefined) throw notFound('configuration', configuration.id);
-      const identity = { ...snapshot, snapshotId: snapshot.id, attemptId };
-      await repository.createAttempt({
-        id: attemptId,
-        snapshotId: snapshot.id,
-        storagePrefix: attemptPrefix(prefix, identity),
-        worker: this.#context.worker,
-      });
-      await this.#audit(transaction, 'snapshot.requested', snapshot.id, {
-        snapshotNumber: snapshot.snapshotNumber,
-        configurationId: configuration.id,
-      });
-      return snapshot;
-    });
-  }
-
-  async #announce(id: UUID): Promise<BackupSnapshot> {
-    const snapshot = await this.#system.findSnapshotById(id);
-    if (snapshot === undefined) throw notFound('snapshot', id);
-    this.#context.events.emit('snapshot.completed', { snapshot, warnings: snapshot.warnings });
-    return snapshot;
-  }
-
-  #announceFailure(snapshot: BackupSnapshot, reason: unknown): BackupError {
-    const { events, logger } = this.#context;
-    const failure = asBackupError(reason, snapshot.id);
-    const { code, message } = failure;
-    const about = { snapshotId: snapshot.id, organizationId: snapshot.organizationId };
-    logger.error({ ...about, code, message }, 'A backup ended without success');
-    if (isCancellation(reason)) events.emit('snapshot.cancelled', about);
-    else events.emit('snapshot.failed', { ...about, code, message });
-    return failure;
-  }
-
   #announceFailedRestore(restore: RestoreOperation, reason: unknown): BackupError {
     const { events, logger } = this.#context;
     const failure = asBackupError(reason, restore.snapshotId);
@@ -564,25 +663,6 @@ export class BackupService {
     logger.error({ ...about, code, message }, 'A restore ended without success');
     events.emit('restore.failed', { ...about, code, message });
     return failure;
-  }
-
-  async #verify(snapshot: BackupSnapshot, signal: AbortSignal): Promise<ValidationResults> {
-    try {
-      return await verifyArchive(
-        await openSnapshotArchive(this.#context, snapshot, signal),
-        this.#context.clock,
-        signal,
-      );
-    } catch (error) {
-      if (!(error instanceof DataProtectionError) || !error.code.startsWith('ARCHIVE_')) throw error;
-      return {
-        passed: false,
-        validatedAt: this.#context.clock.now().toISOString(),
-        recordsExpected: snapshot.dataMetrics?.totalRecords ?? 0,
-        recordsFound: 0,
-        checks: [{ name: 'manifest', passed: false, details: error.message }],
-      };
-    }
   }
 
   async #audit(

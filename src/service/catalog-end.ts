@@ -47,7 +47,10 @@ export async function endWell(
   });
 }
 
-/** Ends a snapshot as FAILED or CANCELLED, with its audit entry. False: it had ended already. */
+/**
+ * Ends a snapshot as FAILED or CANCELLED, or queues it again where a worker may try once more; with its audit entries.
+ * False: it had ended already.
+ */
 export async function endBadly(
   context: ServiceContext,
   snapshot: BackupSnapshot,
@@ -58,20 +61,40 @@ export async function endBadly(
   const failure = failureOf(reason, context.clock);
   const cancelled = isCancellation(reason);
   const ended = { snapshotId: snapshot.id, attemptId };
-  return context.db.withTransaction(async (transaction) => {
+  const became = await context.db.withTransaction(async (transaction) => {
     const inside = context.repository(everything(snapshot), transaction);
-    const changed = cancelled
-      ? await inside.cancelSnapshot(ended, { statusReason: 'Cancelled', completedAt })
+    const failed = cancelled
+      ? (await inside.cancelSnapshot(ended, { statusReason: 'Cancelled', completedAt })) && 'CANCELLED'
       : await inside.failSnapshot(ended, { ...failure, completedAt });
-    if (!changed) return false;
-    await context.audit.append(
-      transaction,
-      auditEntry(context, snapshot, cancelled ? 'snapshot.cancelled' : 'snapshot.failed', {
-        code: failure.error.code,
-      }),
-    );
-    return true;
+    if (failed === undefined || failed === false) return undefined;
+    const { code } = failure.error;
+    await context.audit.append(transaction, auditEntry(context, snapshot, ACTIONS[failed], { code }));
+    if (failed === 'SUSPENDED') {
+      await context.audit.append(transaction, {
+        ...auditEntry(context, snapshot, 'configuration.suspended', { code }),
+        resourceType: 'backup_configuration',
+        resourceId: snapshot.configurationId,
+      });
+    }
+    return failed;
   });
+  const { organizationId, configurationId } = snapshot;
+  if (became === 'QUEUED') {
+    const { code, message } = failure.error;
+    context.events.emit('snapshot.retrying', { snapshotId: snapshot.id, organizationId, code, message });
+  }
+  if (became === 'SUSPENDED') {
+    context.logger.error({ configurationId, code: failure.error.code }, 'A configuration was suspended');
+    context.events.emit('configuration.suspended', { configurationId, organizationId });
+  }
+  return became !== undefined;
 }
+
+const ACTIONS = {
+  CANCELLED: 'snapshot.cancelled',
+  QUEUED: 'snapshot.retrying',
+  ENDED: 'snapshot.failed',
+  SUSPENDED: 'snapshot.failed',
+} as const;
 
 const everything = ({ organizationId }: BackupSnapshot) => ({ organizationId, branchIds: 'ALL' as const });

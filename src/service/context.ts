@@ -1,3 +1,4 @@
+import type { Job, JobKind } from '../jobs/jobs.ts';
 import type { KeyProvider } from '../keys/keys.ts';
 import type { SessionLocks } from '../repository/advisory-lock.ts';
 import type { AuditLog } from '../repository/audit-log.ts';
@@ -43,4 +44,10 @@ export interface ServiceContext {
   readonly worker: string;
   readonly maxSnapshotAgeMs: number;
   readonly work: RunningWork;
+  /** Where what is asked for is done: in the background of this process, or by a worker. */
+  readonly execution: 'inline' | 'worker';
+  /** Between two looks whether what was thawed can be read, in milliseconds. */
+  readonly thawPollMs: number;
+  /** Wakes a worker. Does nothing where there are none; never rejects, since workers look by themselves too. */
+  readonly wake: (job: Job<JobKind>) => Promise<void>;
 }

@@ -1,15 +1,24 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { ArchiveIdentity } from '../archive/format.ts';
+import type { KeyProvider } from '../keys/keys.ts';
 import type { BackupAttempt } from '../repository/attempts.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { BackupConfiguration, BackupSnapshot } from '../types/backup.ts';
-import { ArchiveError, BackupError, DataProtectionError, KeyError } from '../types/errors.ts';
+import { ArchiveError, BackupError, DataProtectionError, KeyError, StorageError } from '../types/errors.ts';
 import { type AttemptPlace, claimAttempt, inTime, placeOf, sweepAttempt } from './attempt-storage.ts';
 import { endBadly, endWell } from './catalog-end.ts';
 import type { ServiceContext } from './context.ts';
+import { copiesOf } from './copies.ts';
 import { codeOf } from './failure.ts';
 import { snapshotResult, summarize } from './snapshot-result.ts';
-import { openArchive, requireObjects, type StoredArchive } from './stored-archive.ts';
+import { replicateSoon } from './storage-jobs.ts';
+import {
+  type ExpectedArchive,
+  initialCopies,
+  openArchive,
+  requireObjects,
+  type StoredArchive,
+} from './stored-archive.ts';
 
 /** How long what a dead attempt may still store is swept again by every later run: longer than any run lasts. */
 const RESWEEP_MS = 7 * 24 * 60 * 60 * 1000;
@@ -57,10 +66,10 @@ async function endAttempt(
   const about = { snapshotId: snapshot.id };
   let place: AttemptPlace;
   let identity: ArchiveIdentity;
-  let manifest: Uint8Array | undefined;
+  let manifests: readonly Uint8Array[];
   try {
     ({ place, identity } = whereabouts(context, dead));
-    manifest = await claimAttempt(place, identity, { at: context.clock.now(), by: context.worker });
+    ({ manifests } = await claimAttempt(place, identity, { at: context.clock.now(), by: context.worker }));
   } catch (error) {
     if (isDeepStrictEqual(destinationOf(dead), dead.configuration.storageDestination)) throw error;
     // The configuration stores elsewhere by now: a place that is gone for good must not keep it from its backups.
@@ -71,29 +80,45 @@ async function endAttempt(
     );
     return;
   }
-  if (manifest === undefined) {
+  if (manifests.length === 0) {
     // Its objects go with those of the other attempts that were given up.
     await endBadly(context, snapshot, attempt.id, reason);
     context.logger.warn(about, 'A backup whose process had died was ended');
     return;
   }
   try {
-    await adopt(
-      context,
-      dead,
-      place,
-      await openArchive(manifest, { identity, encrypted: snapshot.encrypted, checksum: null }, context.keys),
-    );
+    const expected = { identity, encrypted: snapshot.encrypted, checksum: null };
+    await adopt(context, dead, place, await openOneOf(manifests, expected, context.keys));
   } catch (error) {
-    if (!(error instanceof DataProtectionError) || error.retryable) throw error;
-    if (!(error instanceof ArchiveError) && !(error instanceof KeyError)) throw error;
+    if (!(error instanceof DataProtectionError)) throw error;
+    // Of several stores the one that does not answer may be gone for good: it must not keep the others from new backups.
+    const silent = error instanceof StorageError && copiesOf(place.storage).length > 1;
+    if (!silent && (error.retryable || !(error instanceof ArchiveError || error instanceof KeyError)))
+      throw error;
     // What lies there stays, for people to look at; it does not count, and does not block what comes.
     await endBadly(context, snapshot, attempt.id, error);
     context.logger.error(
       { ...about, error: error.code },
-      'A backup whose process had died cannot be opened; its objects stay',
+      'A backup whose process had died cannot be seen whole; its objects stay',
     );
   }
+}
+
+/** Opens the first that is whole; rejects with what the last one says where none is. */
+async function openOneOf(
+  manifests: readonly Uint8Array[],
+  expected: ExpectedArchive,
+  keys: KeyProvider | undefined,
+): Promise<Pick<StoredArchive, 'manifest' | 'contents'>> {
+  let failure: unknown;
+  for (const manifest of manifests) {
+    try {
+      return await openArchive(manifest, expected, keys);
+    } catch (error) {
+      failure = error;
+    }
+  }
+  throw failure;
 }
 
 async function adopt(
@@ -116,6 +141,7 @@ async function adopt(
     { snapshotId: snapshot.id },
     'A backup whose process had died after its manifest was stored was entered in the catalog',
   );
+  await replicateSoon(context, { ...snapshot, ...result });
 }
 
 /** What a resurrected worker has stored since. Nothing of it can count, so no failure here is a reason not to go on. */
@@ -127,12 +153,13 @@ async function resweep(
   const about = { snapshotId: dead.snapshot.id };
   try {
     const { place, identity } = whereabouts(context, dead);
-    const manifest = await claimAttempt(place, identity, { at: context.clock.now(), by: context.worker });
-    if (manifest !== undefined) {
+    const claim = await claimAttempt(place, identity, { at: context.clock.now(), by: context.worker });
+    if (claim.manifests.length > 0) {
       context.logger.error(about, 'A backup that was given up has a manifest; its objects stay');
       return;
     }
-    await sweepAttempt(place);
+    await sweepAttempt(claim.claimed);
+    if (claim.unclaimed.length > 0) throw claim.unclaimed[0];
     await repository.markSwept(dead.attempt.id);
   } catch (error) {
     context.logger.warn(
@@ -164,5 +191,5 @@ const locationOf = (configuration: BackupConfiguration, place: ReturnType<typeof
   path: place.prefix,
   manifestKey: place.manifestKey,
   destination: configuration.storageDestination,
-  replicationLocations: [],
+  replicationLocations: initialCopies(place.storage),
 });

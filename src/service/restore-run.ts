@@ -10,6 +10,7 @@ import type { ServiceContext } from './context.ts';
 import { codeOf, failureOf, isCancellation } from './failure.ts';
 import { openSnapshotArchive } from './snapshot-archive.ts';
 import { readSegment, requireObjects, type StoredArchive } from './stored-archive.ts';
+import { thawArchive } from './thaw.ts';
 
 export interface RestoreRun {
   readonly context: ServiceContext;
@@ -22,6 +23,8 @@ export interface RestoreRun {
 }
 
 const PROGRESS_MS = 400;
+/** How long what is thawed for a restore stays readable. */
+const THAW_DAYS = 3;
 const MAX_CONCURRENCY = 2;
 
 /** Runs a restore into a schema of its own. Rejects with what ended it; unless the schema had been made, it does not exist. */
@@ -38,7 +41,20 @@ export async function runRestore(run: RestoreRun): Promise<void> {
     const archive = await openSnapshotArchive(context, snapshot, signal);
     await requireObjects(archive, signal);
     progress.expect(archive);
-    await repository.updateRestoreProgress(restore.id, { status: 'IN_PROGRESS', progress: progress.now() });
+    const enter = () =>
+      repository.updateRestoreProgress(restore.id, { status: 'IN_PROGRESS', progress: progress.now() });
+    await thawArchive(archive, {
+      signal,
+      days: THAW_DAYS,
+      pollMs: context.thawPollMs,
+      onProgress: ({ readable, total }) => {
+        if (readable === total) return;
+        progress.thawed(readable, total);
+        writing = enter().catch(() => undefined);
+      },
+    });
+    await writing;
+    await enter();
     timer = setInterval(() => {
       const current = progress.now();
       context.events.emit('restore.progress', {
@@ -209,6 +225,7 @@ class RestoreProgressCount {
   #step: RestoreStep = { phase: 'INITIALIZING', entity: null, entitiesCompleted: 0, records: 0, bytes: 0 };
   #entities: readonly { readonly type: string }[] = [];
   #bytesTotal = 0;
+  #thawed = 0;
 
   constructor(clock: Clock, started: number) {
     this.#clock = clock;
@@ -224,6 +241,12 @@ class RestoreProgressCount {
     this.#step = step;
   }
 
+  /** How many of the objects can be read, while others lie in an archive tier. */
+  thawed(readable: number, total: number): void {
+    this.#step = { ...this.#step, phase: 'THAWING' };
+    this.#thawed = readable / total;
+  }
+
   now(): RestoreProgress {
     const now = this.#clock.now();
     const { phase, entity, entitiesCompleted, records, bytes } = this.#step;
@@ -234,7 +257,8 @@ class RestoreProgressCount {
       phase,
       percentage:
         PHASE_START[phase] +
-        Math.floor(phase === 'LOADING' ? share * (PHASE_START.BUILDING_INDEXES - PHASE_START.LOADING) : 0),
+        Math.floor(phase === 'LOADING' ? share * (PHASE_START.BUILDING_INDEXES - PHASE_START.LOADING) : 0) +
+        (phase === 'THAWING' ? Math.round(this.#thawed * 100) / 100 : 0),
       currentEntity: entity === null ? null : (this.#entities[entity]?.type ?? null),
       entitiesTotal: this.#entities.length,
       entitiesCompleted,
@@ -251,6 +275,7 @@ class RestoreProgressCount {
 
 const PHASE_START: Readonly<Record<RestoreProgress['phase'], number>> = {
   INITIALIZING: 0,
+  THAWING: 1,
   VERIFYING: 1,
   LOADING: 2,
   BUILDING_INDEXES: 65,

@@ -16,7 +16,7 @@ import type { OpenedStorage, ServiceContext } from './context.ts';
 import { codeOf, keyFailure, orAborted } from './failure.ts';
 import { SnapshotProgress } from './snapshot-progress.ts';
 import { snapshotResult } from './snapshot-result.ts';
-import { checkStoredObjects } from './stored-archive.ts';
+import { checkStoredObjects, initialCopies } from './stored-archive.ts';
 
 export interface SnapshotRun {
   readonly context: ServiceContext;
@@ -60,19 +60,21 @@ export async function runSnapshot(run: SnapshotRun): Promise<void> {
     path: place.prefix,
     manifestKey: place.manifestKey,
     destination: run.configuration.storageDestination,
-    replicationLocations: [],
+    replicationLocations: initialCopies(opened.storage),
   };
   const startedAt = context.clock.now().toISOString();
   const pulse = startPulse(run, token, progress);
   const signal = AbortSignal.any([run.signal, pulse.signal]);
   let manifest: 'NONE' | 'SENT' | 'STORED' = 'NONE';
+  let readBack = false;
   try {
     await enterPhase({ status: 'PREPARING', startedAt, storageLocation: location });
     const archive = await writeArchive({ run, identity, place, progress, enterPhase, signal });
     if (run.configuration.integrityCheckEnabled) {
       progress.enter('VERIFYING');
       await enterPhase({ status: 'VERIFYING' });
-      await checkStoredObjects(place.storage, place.prefix, readHeader(archive.bytes, identity), signal);
+      const header = readHeader(archive.bytes, identity);
+      readBack = (await checkStoredObjects(place.storage, place.prefix, header, signal)) === 0;
     }
     progress.enter('FINALIZING');
     await enterPhase({ status: 'FINALIZING' });
@@ -86,7 +88,7 @@ export async function runSnapshot(run: SnapshotRun): Promise<void> {
       storageLocation: location,
       startedAt,
       completedAt: context.clock.now(),
-      readBack: run.configuration.integrityCheckEnabled,
+      readBack,
       progress: progress.now(),
     });
     const counts = await enterOutcome(() =>
@@ -275,11 +277,15 @@ async function removeRemains(
 ): Promise<void> {
   const { context, repository, snapshot, attemptId } = run;
   try {
-    const manifest = await claimAttempt(place, identity, { at: context.clock.now(), by: context.worker });
+    const claim = await claimAttempt(place, identity, { at: context.clock.now(), by: context.worker });
     // The answer of the put was lost and the manifest is there after all: the next run enters it in the catalog.
-    if (manifest !== undefined) return;
-    await sweepAttempt(place);
+    if (claim.manifests.length > 0) return;
     await endInCatalog(run, reason);
+    // While one of several stores is silent the manifest may lie there, and somebody may have entered it.
+    const ended = await repository.findAttemptById(attemptId);
+    if (claim.unclaimed.length > 0 && ended?.state !== 'CLAIMED') throw claim.unclaimed[0];
+    await sweepAttempt(claim.claimed);
+    if (claim.unclaimed.length > 0) throw claim.unclaimed[0];
     await repository.markSwept(attemptId);
   } catch (error) {
     context.logger.error(

@@ -1,11 +1,13 @@
 import type { ArchiveIdentity } from '../archive/format.ts';
 import { type Manifest, openManifest } from '../archive/manifest.ts';
-import { checkSegment, locate, objectPlans, openSegment } from '../archive/reader.ts';
+import { checkObject, locate, objectPlans, openSegment } from '../archive/reader.ts';
 import type { KeyProvider } from '../keys/keys.ts';
 import type { ObjectStorage } from '../storage/storage.ts';
+import type { ReplicationLocation } from '../types/backup.ts';
 import type { SnapshotContents } from '../types/contents.ts';
 import { ArchiveError, KeyError, StorageError } from '../types/errors.ts';
 import type { AttemptPlace } from './attempt-storage.ts';
+import { copiesOf, isArchived, readChecked } from './copies.ts';
 import { keyFailure, orAborted } from './failure.ts';
 
 /** A snapshot in storage whose manifest has been opened and authenticated. */
@@ -37,8 +39,9 @@ export async function openStoredArchive(
   keys: KeyProvider | undefined,
   signal: AbortSignal,
 ): Promise<StoredArchive> {
-  const bytes = await missingAsIncomplete(place.storage.get(place.manifestKey, { signal }));
-  return { place, ...(await orAborted(openArchive(bytes, expected, keys), signal)) };
+  const open = (bytes: Uint8Array) => orAborted(openArchive(bytes, expected, keys), signal);
+  const opened = await missingAsIncomplete(readChecked(place.storage, place.manifestKey, { signal }, open));
+  return { place, ...opened };
 }
 
 /** As `openStoredArchive`, for a manifest that has been read already. */
@@ -78,47 +81,82 @@ export async function readSegment(
   index: number,
   signal?: AbortSignal,
 ): Promise<Buffer> {
-  const { name, offset, length } = locate(archive.manifest.header, index);
-  const stored = await missingAsIncomplete(
-    archive.place.storage.get(`${archive.place.prefix}${name}`, { range: { offset, length }, signal }),
+  const { name, ...range } = locate(archive.manifest.header, index);
+  const key = `${archive.place.prefix}${name}`;
+  return missingAsIncomplete(
+    readChecked(archive.place.storage, key, { range, signal }, (stored) =>
+      openSegment(archive.manifest, index, stored),
+    ),
   );
-  return openSegment(archive.manifest, index, stored);
-}
-
-/** Throws `ARCHIVE_INCOMPLETE` or `ARCHIVE_CORRUPT` unless every object is there with its size. Reads no object. */
-export async function requireObjects(archive: StoredArchive, signal?: AbortSignal): Promise<void> {
-  const sizes = new Map<string, number>();
-  for await (const { key, size } of archive.place.storage.list(archive.place.prefix, { signal }))
-    sizes.set(key, size);
-  for (const { name, size } of archive.manifest.header.objects) {
-    const found = sizes.get(`${archive.place.prefix}${name}`);
-    if (found === undefined) throw new ArchiveError(`Object ${name} is missing`, 'ARCHIVE_INCOMPLETE');
-    if (found !== size)
-      throw new ArchiveError(`Object ${name} has ${found} bytes instead of ${size}`, 'ARCHIVE_CORRUPT');
-  }
 }
 
 /**
- * Reads every object back and compares the stored bytes with the digests, two objects at a time.
- * Throws the first `ARCHIVE_*` or `STORAGE_*`.
+ * Throws `ARCHIVE_INCOMPLETE` or `ARCHIVE_CORRUPT` unless every object is there with its size, in one of the stores; and
+ * `STORAGE_*` where one that does not answer may have what the others lack. Reads no object.
+ */
+export async function requireObjects(archive: StoredArchive, signal?: AbortSignal): Promise<void> {
+  const { storage, prefix } = archive.place;
+  const listings = await Promise.allSettled(
+    copiesOf(storage).map((copy) => sizesIn(copy.storage, prefix, signal)),
+  );
+  const sizes = listings.flatMap((listing) => (listing.status === 'fulfilled' ? [listing.value] : []));
+  for (const { name, size } of archive.manifest.header.objects) {
+    const found = sizes.flatMap((listing) => listing.get(name) ?? []);
+    if (found.includes(size)) continue;
+    for (const listing of listings) if (listing.status === 'rejected') throw listing.reason;
+    if (found.length === 0) throw new ArchiveError(`Object ${name} is missing`, 'ARCHIVE_INCOMPLETE');
+    throw new ArchiveError(`Object ${name} has ${found[0]} bytes instead of ${size}`, 'ARCHIVE_CORRUPT');
+  }
+}
+
+/** What is known of the copies of a new snapshot, before a replication has looked; none where there is one store. */
+export const initialCopies = (storage: ObjectStorage): readonly ReplicationLocation[] =>
+  (storage.copies ?? []).map((copy) => ({
+    description: copy.storage.description,
+    status: 'PENDING',
+    index: copy.index,
+    objects: 0,
+    bytes: 0,
+    checkedAt: null,
+    lagMs: null,
+    error: null,
+  }));
+
+/** The sizes that a store has of each object below a prefix; more than one where the object was healed. */
+export async function sizesIn(
+  storage: ObjectStorage,
+  prefix: string,
+  signal: AbortSignal | undefined,
+): Promise<ReadonlyMap<string, readonly number[]>> {
+  const sizes = new Map<string, number[]>();
+  for await (const { key, size } of storage.list(prefix, { signal })) {
+    const name = key.slice(prefix.length).replace(/\.healed-\d{1,2}$/, '');
+    sizes.set(name, [...(sizes.get(name) ?? []), size]);
+  }
+  return sizes;
+}
+
+/**
+ * Reads every object back and compares the stored bytes with the digests, two objects at a time. Gives the number of
+ * those that lie in an archive tier already and cannot be read. Throws the first `ARCHIVE_*` or `STORAGE_*`.
  */
 export async function checkStoredObjects(
   storage: ObjectStorage,
   prefix: string,
   header: Manifest['header'],
   signal: AbortSignal,
-): Promise<void> {
+): Promise<number> {
+  let archived = 0;
   const plans = [...objectPlans(header)];
   const work = async (): Promise<void> => {
     for (let plan = plans.shift(); plan !== undefined; plan = plans.shift()) {
       signal.throwIfAborted();
-      const stored = await missingAsIncomplete(storage.get(`${prefix}${plan.name}`, { signal }));
-      if (stored.length !== plan.size) {
-        const text = `Object ${plan.name} has ${stored.length} bytes instead of ${plan.size}`;
-        throw new ArchiveError(text, 'ARCHIVE_CORRUPT');
-      }
-      for (const { index, offset, length } of plan.segments) {
-        checkSegment(header, index, stored.subarray(offset, offset + length));
+      const check = (stored: Uint8Array): void => checkObject(header, plan, stored);
+      try {
+        await missingAsIncomplete(readChecked(storage, `${prefix}${plan.name}`, { signal }, check));
+      } catch (error) {
+        if (!isArchived(error)) throw error;
+        archived += 1;
       }
     }
   };
@@ -129,6 +167,7 @@ export async function checkStoredObjects(
   // Both have ended when this rejects: nothing is read in the name of a run that is over.
   const ended = await Promise.allSettled([work().catch(stopped), work().catch(stopped)]);
   for (const end of ended) if (end.status === 'rejected') throw end.reason;
+  return archived;
 }
 
 export async function missingAsIncomplete<T>(reading: Promise<T>): Promise<T> {

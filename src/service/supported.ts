@@ -1,4 +1,3 @@
-import type { Actor } from '../types/actor.ts';
 import type {
   BackupConfiguration,
   BackupSnapshot,
@@ -7,6 +6,7 @@ import type {
   RestoreType,
 } from '../types/backup.ts';
 import { DataProtectionError, ValidationError } from '../types/errors.ts';
+import type { UUID } from '../types/ids.ts';
 import type { ServiceContext } from './context.ts';
 
 type Checked = Pick<
@@ -20,7 +20,7 @@ type Checked = Pick<
  */
 export async function requireSupportedConfiguration(
   context: ServiceContext,
-  actor: Actor,
+  organizationId: UUID,
   settings: Checked,
 ): Promise<void> {
   const { configType, scope } = settings;
@@ -40,7 +40,7 @@ export async function requireSupportedConfiguration(
   }
   context.openStorage(settings.storageDestination);
   const entities = await context.source.check({
-    organizationId: actor.organizationId,
+    organizationId,
     branchIds: settings.branchIds,
     scope,
   });

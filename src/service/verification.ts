@@ -1,7 +1,8 @@
-import { objectPlans, openSegment } from '../archive/reader.ts';
+import { checkObject, type ObjectPlan, objectPlans, openSegment } from '../archive/reader.ts';
 import type { ValidationCheck, ValidationResults } from '../types/backup.ts';
 import type { Clock } from '../types/clock.ts';
 import { DataProtectionError } from '../types/errors.ts';
+import { copiesOf, isDamage, readChecked } from './copies.ts';
 import { missingAsIncomplete, type StoredArchive } from './stored-archive.ts';
 
 const NEWLINE = 0x0a;
@@ -19,10 +20,11 @@ export async function verifyArchive(
   const { manifest, contents, place } = archive;
   const counts = contents.relations.map(() => ({ rows: 0, bytes: 0 }));
   const damaged: string[] = [];
+  const passedOver = new Set<string>();
   for (const plan of objectPlans(manifest.header)) {
     signal.throwIfAborted();
     await noting(damaged, plan.name, async () => {
-      const stored = await missingAsIncomplete(place.storage.get(`${place.prefix}${plan.name}`, { signal }));
+      const stored = await missingAsIncomplete(readWhole(archive, plan, signal, passedOver));
       if (stored.length !== plan.size)
         damaged.push(`${plan.name} has ${stored.length} bytes instead of ${plan.size}`);
       for (const { index, offset, length } of plan.segments) {
@@ -67,6 +69,17 @@ export async function verifyArchive(
           : `rows missing in ${wrong.map(({ schema, name }) => `${schema}.${name}`).join(', ')}`,
     },
   ];
+  if (copiesOf(place.storage).length > 1) {
+    checks.push({
+      name: 'copies',
+      // The snapshot can be restored from the others.
+      passed: true,
+      details:
+        passedOver.size === 0
+          ? 'none of those read is damaged'
+          : `damaged and passed over: ${[...passedOver].slice(0, 20).join('; ')}; heal them`,
+    });
+  }
   return {
     passed: checks.every((check) => check.passed),
     validatedAt: clock.now().toISOString(),
@@ -74,6 +87,31 @@ export async function verifyArchive(
     recordsFound: found,
     checks,
   };
+}
+
+/** An object from the nearest store where it is whole; where it is so nowhere, what there is of it. */
+async function readWhole(
+  { manifest, place }: StoredArchive,
+  plan: ObjectPlan,
+  signal: AbortSignal,
+  passedOver: Set<string>,
+): Promise<Uint8Array> {
+  const key = `${place.prefix}${plan.name}`;
+  if (copiesOf(place.storage).length === 1) return place.storage.get(key, { signal });
+  let damaged: Uint8Array | undefined;
+  const check = (stored: Uint8Array): Uint8Array => {
+    damaged ??= stored;
+    checkObject(manifest.header, plan, stored);
+    return stored;
+  };
+  try {
+    return await readChecked(place.storage, key, { signal }, check, (copy) =>
+      passedOver.add(`${plan.name} in ${copy.storage.description}`),
+    );
+  } catch (error) {
+    if (isDamage(error) && damaged !== undefined) return damaged;
+    throw error;
+  }
 }
 
 /** Notes damage under the object's name; everything else is thrown. */

@@ -1,7 +1,13 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { BackupService } from '../../src/service/backup-service.ts';
 import { type Actor, PERMISSIONS, type Permission } from '../../src/types/actor.ts';
-import type { BackupConfiguration, BackupSnapshot, RestoreOperation } from '../../src/types/backup.ts';
+import type {
+  BackupConfiguration,
+  BackupSnapshot,
+  RestoreOperation,
+  StorageJob,
+} from '../../src/types/backup.ts';
 import type { Logger } from '../../src/types/logger.ts';
 import { actorOf, createBench, filesBelow, ownRows, type ServiceBench } from '../harness/service-bench.ts';
 import {
@@ -22,6 +28,7 @@ interface Objects {
   readonly configuration: BackupConfiguration;
   readonly snapshot: BackupSnapshot;
   readonly restore: RestoreOperation;
+  readonly job: StorageJob;
 }
 let bench: ServiceBench;
 /** Of the whole organization, and of each branch. */
@@ -38,7 +45,13 @@ async function make(name: string, branchIds?: readonly string[]): Promise<Object
     { snapshotId: snapshot.id, restoreDestination: { type: 'TEST', schemaName: `made_${name}` } },
     { wait: true },
   );
-  return { configuration, snapshot, restore };
+  const { id: jobId } = await bench.backups.startVerification(snapshot.id);
+  let job = await bench.backups.getJobStatus(jobId);
+  while (job.status !== 'COMPLETED') {
+    await sleep(20);
+    job = await bench.backups.getJobStatus(jobId);
+  }
+  return { configuration, snapshot, restore, job };
 }
 
 beforeAll(async () => {
@@ -51,7 +64,8 @@ afterAll(async () => {
 });
 
 /** Every public method, on given objects, with the permission that it needs. */
-function methods({ configuration, snapshot, restore }: Objects) {
+function methods({ configuration, snapshot, restore, job }: Objects) {
+  const elsewhere = { type: 'LOCAL_FILESYSTEM', localStorage: { path: '/nowhere' } } as const;
   const target = { restoreDestination: { type: 'TEST', schemaName: 'stolen' } } as const;
   const list: readonly [string, Permission, (service: BackupService) => Promise<unknown>][] = [
     ['getConfiguration', 'backup:read', (s) => s.getConfiguration(configuration.id)],
@@ -77,6 +91,14 @@ function methods({ configuration, snapshot, restore }: Objects) {
       'backup:restore',
       (s) => s.createRestoreOperation({ snapshotId: snapshot.id, ...target }),
     ],
+    ['startVerification', 'backup:read', (s) => s.startVerification(snapshot.id)],
+    ['startReplication', 'backup:create', (s) => s.startReplication(snapshot.id)],
+    ['healSnapshot', 'backup:create', (s) => s.healSnapshot(snapshot.id)],
+    ['migrateStorage', 'backup:admin', (s) => s.migrateStorage(configuration.id, elsewhere)],
+    ['removeMigrated', 'backup:delete', (s) => s.removeMigrated(configuration.id)],
+    ['getJobStatus', 'backup:read', (s) => s.getJobStatus(job.id)],
+    ['cancelJob', 'backup:create', (s) => s.cancelJob(job.id)],
+    ['previewSchedule', 'backup:read', (s) => s.previewSchedule(configuration.id)],
     ['getRestoreOperation', 'backup:read', (s) => s.getRestoreOperation(restore.id)],
     ['cancelRestoreOperation', 'backup:restore', (s) => s.cancelRestoreOperation(restore.id)],
   ];
@@ -175,6 +197,7 @@ describe('what lies outside is not found, and nothing happens', () => {
         configuration: { ...whole.configuration, id },
         snapshot: { ...whole.snapshot, id },
         restore: { ...whole.restore, id },
+        job: { ...whole.job, id },
       };
       for (const [name, , call] of methods(guess)) {
         const before = await ownRows(bench.database.pool);

@@ -9,16 +9,18 @@ import { catalogDump } from '../harness/catalog-dump.ts';
 import { endPool } from '../harness/end-pool.ts';
 import { createTestDatabase, startPostgres, type TestDatabase } from '../harness/postgres.ts';
 
-const NAMES = ['0001_backup', '0002_audit'];
+const NAMES = ['0001_backup', '0002_audit', '0003_work'];
 const TABLES = [
   'audit_heads',
   'audit_log',
   'backup_attempts',
   'backup_configurations',
+  'backup_queue',
   'backup_snapshots',
   'counters',
   'migrations',
   'restore_operations',
+  'storage_jobs',
 ];
 
 async function tables(pool: pg.Pool, schema: string): Promise<string[]> {
@@ -173,12 +175,12 @@ describe('the state of the schema', () => {
     const absent = assertMigrated({ connection: database.pool });
     await expect(absent).rejects.toMatchObject({
       code: 'SCHEMA_MISSING',
-      message: /0001_backup, 0002_audit/,
+      message: /0001_backup, 0002_audit, 0003_work/,
     });
     await migrate({ connection: database.url });
-    await database.pool.query("DELETE FROM care_backup.migrations WHERE name = '0002_audit'");
+    await database.pool.query("DELETE FROM care_backup.migrations WHERE name = '0003_work'");
     const older = assertMigrated({ connection: database.pool });
-    await expect(older).rejects.toMatchObject({ code: 'SCHEMA_MISSING', message: /missing 0002_audit/ });
+    await expect(older).rejects.toMatchObject({ code: 'SCHEMA_MISSING', message: /missing 0003_work/ });
   });
 
   test('newer is SCHEMA_NEWER for assertMigrated, migrate and migrateDown, and stays as it is', async () => {

@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type BackupRepository, createBackupRepository } from '../../src/repository/backup-repository.ts';
 import type { Database } from '../../src/repository/database.ts';
+import type { NewStorageJob } from '../../src/repository/storage-jobs.ts';
+import type { StorageJobKind } from '../../src/types/backup.ts';
 import type { UUID } from '../../src/types/ids.ts';
 import { createTestDatabase, type TestDatabase } from '../harness/postgres.ts';
 import {
@@ -39,6 +41,8 @@ interface Estate {
   readonly queuedId: UUID;
   readonly completedId: UUID;
   readonly claimedId: UUID;
+  readonly enqueuedId: UUID;
+  readonly jobs: { readonly queued: UUID; readonly working: UUID };
   readonly restores: { readonly pending: UUID; readonly queued: UUID; readonly working: UUID };
 }
 
@@ -61,6 +65,12 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
   const snapshotId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
   const attemptId = randomUUID();
   await own.createAttempt({ id: attemptId, snapshotId, storagePrefix: 'p', worker: 'w' });
+  const enqueuedId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
+  await own.enqueueRun(enqueuedId, LIMITS);
+  const jobs = { queued: randomUUID(), working: randomUUID() };
+  await own.insertStorageJob(aStorageJob(configurationId, completed.id, jobs.queued, 'HEALING'));
+  await own.insertStorageJob(aStorageJob(configurationId, completed.id, jobs.working, 'REPLICATION'));
+  await own.startStorageJob(jobs.working);
   const { updatedAt } = present(await own.findConfigById(configurationId));
   return {
     organizationId,
@@ -71,9 +81,39 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
     queuedId,
     completedId: completed.id,
     claimedId: first.attemptId,
+    enqueuedId,
+    jobs,
     restores,
   };
 }
+
+const LIMITS = { maxAttempts: 3, notBefore: START, mustEndBy: null, maxDurationMs: 60_000 };
+
+const aStorageJob = (
+  configurationId: UUID,
+  snapshotId: UUID,
+  id: UUID,
+  kind: StorageJobKind,
+): NewStorageJob => ({
+  id,
+  kind,
+  configurationId,
+  snapshotId,
+  input: {},
+  maxAttempts: 3,
+  requestedBy: randomUUID(),
+});
+
+const aStorageProgress = {
+  percentage: 50,
+  objectsTotal: 2,
+  objectsDone: 1,
+  bytesTotal: 20,
+  bytesDone: 10,
+  bytesPerSecond: 5,
+  estimatedTimeRemainingMs: 2000,
+  updatedAt: LATER,
+};
 
 type Call = (repository: BackupRepository, estate: Estate) => Promise<unknown>;
 
@@ -86,6 +126,7 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
   setNextScheduledBackup: (r, e) => r.setNextScheduledBackup(e.configurationId, LATER),
   findConfigById: (r, e) => r.findConfigById(e.configurationId),
   findConfigOfSnapshot: (r, e) => r.findConfigOfSnapshot(e.completedId),
+  lockConfig: (r, e) => r.lockConfig(e.configurationId),
   listConfigs: (r) => r.listConfigs(),
   softDeleteConfig: (r, e) => r.softDeleteConfig(e.configurationId, randomUUID()),
   insertSnapshot: (r, e) => r.insertSnapshot(aSnapshot(e.configurationId)),
@@ -99,6 +140,25 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
   cancelSnapshot: (r, e) => r.cancelSnapshot({ snapshotId: e.queuedId, attemptId: null }, cancellation),
   recordVerification: (r, e) =>
     r.recordVerification(e.completedId, { integrityVerified: false, integrityVerifiedAt: LATER }),
+  recordLocation: (r, e) => r.recordLocation(e.completedId, aResult().storageLocation),
+  enqueueRun: async (r, e) => {
+    // One run of a configuration at a time: the row that is there makes room.
+    await database.pool.query('DELETE FROM care_backup.backup_queue WHERE snapshot_id = $1', [e.enqueuedId]);
+    const entered = await r.enqueueRun(e.enqueuedId, LIMITS);
+    if (!entered) await ofOrganization(db, e.organizationId).enqueueRun(e.enqueuedId, LIMITS);
+    return entered;
+  },
+  findRunLimits: (r, e) => r.findRunLimits(e.enqueuedId),
+  hasQueuedRun: (r, e) => r.hasQueuedRun(e.configurationId),
+  insertStorageJob: (r, e) =>
+    r.insertStorageJob(aStorageJob(e.configurationId, e.completedId, randomUUID(), 'VERIFICATION')),
+  findStorageJobById: (r, e) => r.findStorageJobById(e.jobs.queued),
+  findLastStorageJob: (r, e) => r.findLastStorageJob('HEALING', e.completedId),
+  startStorageJob: (r, e) => r.startStorageJob(e.jobs.queued),
+  updateStorageJobProgress: (r, e) => r.updateStorageJobProgress(e.jobs.working, aStorageProgress),
+  completeStorageJob: (r, e) => r.completeStorageJob(e.jobs.working, { stored: 1 }),
+  failStorageJob: (r, e) => r.failStorageJob(e.jobs.working, aFailure().error, LATER),
+  cancelStorageJob: (r, e) => r.cancelStorageJob(e.jobs.queued),
   createAttempt: (r, e) =>
     r.createAttempt({ id: randomUUID(), snapshotId: e.queuedId, storagePrefix: 'p', worker: 'thief' }),
   findAttemptById: (r, e) => r.findAttemptById(e.running.attemptId),
@@ -144,6 +204,8 @@ async function everything({ organizationId }: Estate): Promise<unknown> {
     'backup_snapshots',
     'backup_attempts',
     'restore_operations',
+    'backup_queue',
+    'storage_jobs',
     'counters',
   ];
   const contents = tables.map(async (table) => {

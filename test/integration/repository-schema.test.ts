@@ -8,6 +8,8 @@ import {
   CONFLICT_RESOLUTION_STRATEGIES,
   RESTORE_STATUSES,
   RESTORE_TYPES,
+  STORAGE_JOB_KINDS,
+  STORAGE_JOB_STATUSES,
 } from '../../src/types/backup.ts';
 import {
   CHECKSUM_ALGORITHMS,
@@ -18,6 +20,7 @@ import {
   BackupConfigurationSchema,
   BackupSnapshotSchema,
   RestoreOperationSchema,
+  StorageJobSchema,
 } from '../../src/validation/index.ts';
 import { createTestDatabase, type TestDatabase } from '../harness/postgres.ts';
 
@@ -40,6 +43,8 @@ const VOCABULARIES: Readonly<Record<string, readonly string[]>> = {
   backup_snapshots_encryption_algorithm_known: ENCRYPTION_ALGORITHMS,
   backup_attempts_state_known: ATTEMPT_STATES,
   restore_operations_restore_type_known: RESTORE_TYPES,
+  storage_jobs_kind_known: STORAGE_JOB_KINDS,
+  storage_jobs_status_known: STORAGE_JOB_STATUSES,
   restore_operations_status_known: RESTORE_STATUSES,
   restore_operations_conflict_resolution_strategy_known: CONFLICT_RESOLUTION_STRATEGIES,
 };
@@ -57,9 +62,10 @@ describe('the tables and the types do not drift apart', () => {
     expect(Object.fromEntries(stored)).toEqual(Object.fromEntries(typed));
   });
 
-  const own = ['ordinal', 'deleted_at', 'deleted_by', 'branch_ids'];
+  const own = ['ordinal', 'deleted_at', 'deleted_by', 'branch_ids', 'consecutive_failures'];
   test.each([
     ['backup_configurations', Object.keys(BackupConfigurationSchema.shape), []],
+    ['storage_jobs', Object.keys(StorageJobSchema.shape), []],
     // Children are read from their own rows.
     ['backup_snapshots', Object.keys(BackupSnapshotSchema.shape), ['child_snapshot_ids']],
     ['restore_operations', Object.keys(RestoreOperationSchema.shape), []],
@@ -84,7 +90,7 @@ test('every foreign key holds the organization', async () => {
   const { rows } = await database.pool.query<{ name: string; definition: string }>(
     "SELECT conname AS name, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE contype = 'f' AND connamespace = 'care_backup'::regnamespace",
   );
-  expect(rows).toHaveLength(6);
+  expect(rows).toHaveLength(9);
   for (const { definition } of rows)
     expect(definition).toMatch(/^FOREIGN KEY \(organization_id.*\(organization_id/);
 });

@@ -218,7 +218,7 @@ describe('a running snapshot', () => {
       errors: [aFailure().error],
     });
     expect(await repository.finalizeSnapshot(token, aResult())).toBe(false);
-    expect(await repository.failSnapshot(token, aFailure())).toBe(false);
+    expect(await repository.failSnapshot(token, aFailure())).toBeUndefined();
     expect(await repository.cancelSnapshot(token, { statusReason: 'x', completedAt: LATER })).toBe(false);
     expect(await repository.findSnapshotById(snapshot.id)).toEqual(failed);
     expect(await repository.findConfigById(configuration.id)).toMatchObject({
@@ -249,7 +249,7 @@ describe('a running snapshot', () => {
     const repository = ofOrganization(db, randomUUID());
     const { configuration, snapshot, attemptId } = await aRunningSnapshot(repository);
     const failure = aFailure({ error: { ...aFailure().error, message: 'bad \0 text \uDC00' } });
-    expect(await repository.failSnapshot({ snapshotId: snapshot.id, attemptId }, failure)).toBe(true);
+    expect(await repository.failSnapshot({ snapshotId: snapshot.id, attemptId }, failure)).toBe('ENDED');
     expect((await repository.findSnapshotById(snapshot.id))?.errors).toMatchObject([
       { message: 'bad \uFFFD text \uFFFD' },
     ]);
@@ -282,7 +282,9 @@ describe('a running snapshot', () => {
       false,
     );
     const another = present(await repository.insertSnapshot(aSnapshot(configuration.id)));
-    expect(await repository.failSnapshot({ snapshotId: another.id, attemptId: null }, aFailure())).toBe(true);
+    expect(await repository.failSnapshot({ snapshotId: another.id, attemptId: null }, aFailure())).toBe(
+      'ENDED',
+    );
   });
 
   test('rolled back with the caller’s transaction, leaves nothing of its end', async () => {

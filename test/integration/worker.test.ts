@@ -1,0 +1,370 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import type { DataProtection, DataProtectionOptions } from '../../src/compose.ts';
+import { memoryStorage } from '../../src/storage/memory.ts';
+import type { ObjectStorage } from '../../src/storage/storage.ts';
+import type { BackupSnapshot, BackupSnapshotStatus } from '../../src/types/backup.ts';
+import { StorageError } from '../../src/types/errors.ts';
+import { actorOf, createBench, type ServiceBench } from '../harness/service-bench.ts';
+import { TINY_ORGANIZATION, tinyData, tinyDifferences } from '../harness/service-tiny.ts';
+
+const POLL_MS = 100;
+const LIMIT_MS = 60_000;
+
+let bench: ServiceBench;
+beforeAll(async () => {
+  bench = await createBench(tinyData, { execution: 'worker' });
+});
+afterAll(() => bench[Symbol.asyncDispose]());
+
+const opened: DataProtection[] = [];
+afterEach(async () => {
+  for (const one of opened.splice(0)) await one.close();
+  // What a test left waiting must not be run by the workers of the next.
+  await sql('UPDATE care_backup.backup_configurations SET next_scheduled_backup_at = NULL');
+});
+
+const sql = (text: string, values: readonly unknown[] = []) => bench.database.pool.query(text, [...values]);
+
+/** Another process, as it were. */
+async function open(over: Partial<DataProtectionOptions> = {}): Promise<DataProtection> {
+  const protection = await bench.open({ execution: 'worker', ...over });
+  opened.push(protection);
+  return protection;
+}
+
+const work = async (over: Partial<DataProtectionOptions> = {}) =>
+  (await open(over)).startWorker({ pollMs: POLL_MS });
+
+async function until<T>(what: string, look: () => Promise<T | undefined | false>): Promise<T> {
+  const end = Date.now() + LIMIT_MS;
+  while (Date.now() < end) {
+    const found = await look();
+    if (found !== undefined && found !== false) return found;
+    await sleep(50);
+  }
+  throw new Error(`It did not happen: ${what}`);
+}
+
+const reaches = (id: string, status: BackupSnapshotStatus): Promise<BackupSnapshot> =>
+  until(`snapshot ${status}`, async () => {
+    const snapshot = await bench.backups.getSnapshot(id);
+    return snapshot.status === status && snapshot;
+  });
+
+const attemptsOf = async (id: string): Promise<number> => {
+  const { rows } = await sql(
+    'SELECT count(*)::int AS n FROM care_backup.backup_attempts WHERE snapshot_id = $1',
+    [id],
+  );
+  return rows[0]?.n ?? 0;
+};
+
+/** A storage whose next puts fail, as a provider that is down for a while. */
+function failing(inner: ObjectStorage): { readonly storage: ObjectStorage; fail: StorageError | undefined } {
+  const state: { storage: ObjectStorage; fail: StorageError | undefined } = {
+    fail: undefined,
+    storage: {
+      ...inner,
+      put: async (key, body, options) => {
+        if (state.fail !== undefined && !key.endsWith('manifest')) throw state.fail;
+        return inner.put(key, body, options);
+      },
+    },
+  };
+  return state;
+}
+
+const down = () => new StorageError('Injected: the provider is down.', 'STORAGE_UNAVAILABLE');
+
+describe('a queued backup', () => {
+  test('waits for a worker, is run by one, and can be restored', async () => {
+    const { id: configurationId } = await bench.configure();
+    const queued = await bench.backups.createSnapshot({ configurationId });
+    expect(queued.status).toBe('QUEUED');
+    await sleep(300);
+    expect((await bench.backups.getSnapshot(queued.id)).status).toBe('QUEUED');
+    await work();
+    const done = await reaches(queued.id, 'COMPLETED');
+    expect(await attemptsOf(queued.id)).toBe(1);
+    const backups = (await open({ execution: 'inline' })).backups(actorOf(TINY_ORGANIZATION));
+    const schemaName = `restored_${configurationId.slice(-8)}`;
+    await backups.createRestoreOperation(
+      { snapshotId: done.id, restoreDestination: { type: 'STAGING', schemaName } },
+      { wait: true },
+    );
+    expect(await tinyDifferences(bench.database.pool, schemaName)).toBe(0);
+  });
+
+  test('is waited for with `wait`, also by the process that has no worker', async () => {
+    const { id: configurationId } = await bench.configure();
+    await work();
+    const done = await bench.backups.createSnapshot({ configurationId }, { wait: true });
+    expect(done).toMatchObject({ status: 'COMPLETED', configurationId });
+  });
+
+  test('is one per configuration', async () => {
+    const { id: configurationId } = await bench.configure();
+    await bench.backups.createSnapshot({ configurationId });
+    await expect(bench.backups.createSnapshot({ configurationId })).rejects.toMatchObject({
+      code: 'BACKUP_ALREADY_RUNNING',
+    });
+    expect((await bench.backups.listSnapshots({ configurationId })).items).toHaveLength(1);
+  });
+
+  test('can be cancelled while it waits; the next is not blocked', async () => {
+    const { id: configurationId } = await bench.configure();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    expect((await bench.backups.cancelSnapshot(id)).status).toBe('CANCELLED');
+    await work();
+    await bench.backups.createSnapshot({ configurationId }, { wait: true });
+    expect(await attemptsOf(id)).toBe(0);
+  });
+
+  test('waits while its configuration is paused, and ends when that is archived', async () => {
+    const [paused, archived] = [await bench.configure(), await bench.configure()];
+    const first = await bench.backups.createSnapshot({ configurationId: paused.id });
+    const second = await bench.backups.createSnapshot({ configurationId: archived.id });
+    await bench.backups.pauseConfiguration(paused.id);
+    await bench.backups.archiveConfiguration(archived.id);
+    await work();
+    await reaches(second.id, 'CANCELLED');
+    expect((await bench.backups.getSnapshot(first.id)).status).toBe('QUEUED');
+    await bench.backups.resumeConfiguration(paused.id);
+    await reaches(first.id, 'COMPLETED');
+  });
+
+  test('is tried again after a failure that may pass, leaving nothing of the first try', async () => {
+    const storage = memoryStorage();
+    const provider = failing(storage);
+    provider.fail = down();
+    const { id: configurationId } = await bench.configure();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    await work({ openStorage: () => provider.storage });
+    await until('a failed try', async () => (await bench.backups.getSnapshot(id)).errors.length === 1);
+    const waiting = await reaches(id, 'QUEUED');
+    expect(waiting.errors).toMatchObject([{ code: 'STORAGE_UNAVAILABLE', recoverable: true }]);
+    provider.fail = undefined;
+    await sql('UPDATE care_backup.backup_queue SET not_before = now() WHERE snapshot_id = $1', [id]);
+    const done = await reaches(id, 'COMPLETED');
+    expect(await attemptsOf(id)).toBe(2);
+    const keys: string[] = [];
+    for await (const { key } of storage.list('')) keys.push(key);
+    const attempt = done.storageLocation?.path ?? '';
+    // Of the first try its claim alone.
+    expect(keys.filter((key) => !key.startsWith(attempt))).toEqual([expect.stringMatching(/\/manifest$/)]);
+  });
+
+  test('fails for good after three tries, and at once for what will not pass', async () => {
+    const provider = failing(memoryStorage());
+    provider.fail = down();
+    const [passing, lasting] = [await bench.configure(), await bench.configure()];
+    const first = await bench.backups.createSnapshot({ configurationId: passing.id });
+    await work({ openStorage: () => provider.storage });
+    for (const tries of [1, 2]) {
+      await until(`try ${tries}`, async () => {
+        const snapshot = await bench.backups.getSnapshot(first.id);
+        return snapshot.errors.length === tries && snapshot.status === 'QUEUED';
+      });
+      await sql('UPDATE care_backup.backup_queue SET not_before = now() WHERE snapshot_id = $1', [first.id]);
+    }
+    expect((await reaches(first.id, 'FAILED')).errors).toHaveLength(3);
+    provider.fail = new StorageError('Injected: refused.', 'STORAGE_DENIED');
+    const second = await bench.backups.createSnapshot({ configurationId: lasting.id });
+    expect((await reaches(second.id, 'FAILED')).errors).toHaveLength(1);
+    const { rows } = await sql('SELECT * FROM care_backup.backup_queue WHERE snapshot_id = ANY ($1)', [
+      [first.id, second.id],
+    ]);
+    expect(rows).toEqual([]);
+  });
+});
+
+describe('workers', () => {
+  test('two share what there is, each run once', async () => {
+    const configurations = await Promise.all(Array.from({ length: 6 }, () => bench.configure()));
+    const snapshots = await Promise.all(
+      configurations.map(({ id: configurationId }) => bench.backups.createSnapshot({ configurationId })),
+    );
+    await Promise.all([work(), work()]);
+    for (const { id } of snapshots) {
+      await reaches(id, 'COMPLETED');
+      expect(await attemptsOf(id)).toBe(1);
+    }
+  });
+
+  test('one that stops hands over what it could not finish', async () => {
+    const { id: configurationId } = await bench.configure();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    const open = Promise.withResolvers<void>();
+    const started = Promise.withResolvers<void>();
+    const slow = await work({
+      hooks: {
+        onSnapshotOpen: () => {
+          started.resolve();
+          return open.promise;
+        },
+      },
+    });
+    await started.promise;
+    const stopped = slow.stop({ graceMs: 0 });
+    await sleep(100);
+    open.resolve();
+    await stopped;
+    expect((await bench.backups.getSnapshot(id)).errors).toMatchObject([{ code: 'BACKUP_INTERRUPTED' }]);
+    await sql('UPDATE care_backup.backup_queue SET not_before = now() WHERE snapshot_id = $1', [id]);
+    await work();
+    await reaches(id, 'COMPLETED');
+    expect(await attemptsOf(id)).toBe(2);
+  });
+
+  test('one that stops lets what runs finish within its grace, and takes nothing new', async () => {
+    const { id: configurationId } = await bench.configure();
+    const worker = await work();
+    await bench.backups.createSnapshot({ configurationId }, { wait: true });
+    await worker.stop();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    await sleep(5 * POLL_MS);
+    expect((await bench.backups.getSnapshot(id)).status).toBe('QUEUED');
+  });
+
+  test('refuse a number of runs that is none', async () => {
+    const protection = await open();
+    for (const backups of [0, -1, 1.5, Number.NaN]) {
+      await expect(protection.startWorker({ concurrency: { backups } })).rejects.toMatchObject({
+        code: 'CONFIGURATION_INVALID',
+      });
+    }
+  });
+});
+
+describe('schedules', () => {
+  const hourly = { frequency: 'HOURLY', timezone: 'UTC' } as const;
+  const late = (configurationId: string, hours: number) =>
+    sql(
+      `UPDATE care_backup.backup_configurations SET next_scheduled_backup_at = date_trunc('hour', now()) - $2 * interval '1 hour' WHERE id = $1`,
+      [configurationId, hours],
+    );
+  const scheduled = async (configurationId: string) =>
+    (await bench.backups.listSnapshots({ configurationId })).items.filter(
+      ({ trigger }) => trigger === 'SCHEDULED',
+    );
+
+  test('a configuration knows its next start, and loses it without a schedule', async () => {
+    const configuration = await bench.configure({ schedule: hourly });
+    const next = Date.parse(configuration.nextScheduledBackupAt ?? '');
+    expect(next).toBeGreaterThan(Date.now());
+    expect(next % 3_600_000).toBe(0);
+    const changed = await bench.backups.updateConfiguration(configuration.id, { schedule: [] });
+    expect(changed.nextScheduledBackupAt).toBeNull();
+    const [first] = await bench.backups.previewSchedule((await bench.configure({ schedule: hourly })).id);
+    expect(first?.at.getTime()).toBe(next);
+  });
+
+  test('what was missed is caught up by one run, whatever the number of workers', async () => {
+    const { id } = await bench.configure({ schedule: hourly });
+    await late(id, 3);
+    await Promise.all([work(), work(), work()]);
+    await until('a scheduled backup', async () => {
+      const [first] = await scheduled(id);
+      return first?.status === 'COMPLETED';
+    });
+    await sleep(5 * POLL_MS);
+    const runs = await scheduled(id);
+    expect(runs).toHaveLength(1);
+    expect(runs[0]?.scheduledAt).toBe(
+      new Date(Math.floor(Date.parse(runs[0]?.createdAt ?? '') / 3_600_000) * 3_600_000).toISOString(),
+    );
+    const { nextScheduledBackupAt } = await bench.backups.getConfiguration(id);
+    expect(Date.parse(nextScheduledBackupAt ?? '')).toBeGreaterThan(Date.now());
+  });
+
+  test('a paused configuration starts nothing, and does not catch up when it is resumed', async () => {
+    const { id } = await bench.configure({ schedule: hourly });
+    await bench.backups.pauseConfiguration(id);
+    await late(id, 3);
+    await work();
+    await sleep(5 * POLL_MS);
+    await bench.backups.resumeConfiguration(id);
+    await sleep(5 * POLL_MS);
+    expect(await scheduled(id)).toEqual([]);
+  });
+
+  test('a run that passes its maximum duration fails, and is not tried again', async () => {
+    const { id } = await bench.configure({ schedule: { ...hourly, maxDurationMinutes: 1 } });
+    await late(id, 1);
+    const open = Promise.withResolvers<void>();
+    const other = await work({ hooks: { onSnapshotOpen: () => open.promise } });
+    const running = await until('a run', async () =>
+      (await scheduled(id)).find(({ status }) => status === 'PREPARING'),
+    );
+    // Begun under one minute: what is tested is that the limit reaches the run, with a shorter one of the next.
+    const { rows } = await sql(
+      'SELECT max_duration_ms::int AS ms FROM care_backup.backup_queue WHERE snapshot_id = $1',
+      [running.id],
+    );
+    expect(rows).toEqual([{ ms: 60_000 }]);
+    open.resolve();
+    await reaches(running.id, 'COMPLETED');
+    await other.stop();
+    const { id: next } = await bench.backups.createSnapshot({ configurationId: id });
+    await sql('UPDATE care_backup.backup_queue SET max_duration_ms = 50 WHERE snapshot_id = $1', [next]);
+    await work({ hooks: { onSnapshotOpen: () => sleep(500) } });
+    const failed = await reaches(next, 'FAILED');
+    expect(failed.errors).toMatchObject([{ code: 'BACKUP_TIME_LIMIT', recoverable: false }]);
+  });
+
+  test('a run whose window has ended is not begun', async () => {
+    const { id: configurationId } = await bench.configure();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    await sql(
+      "UPDATE care_backup.backup_queue SET must_end_by = now() - interval '1 second' WHERE snapshot_id = $1",
+      [id],
+    );
+    await work();
+    expect((await reaches(id, 'FAILED')).errors).toMatchObject([{ code: 'BACKUP_TIME_LIMIT' }]);
+    expect(await attemptsOf(id)).toBe(0);
+  });
+
+  test('five failures in a row suspend the configuration; resuming begins anew', async () => {
+    const provider = failing(memoryStorage());
+    provider.fail = new StorageError('Injected: refused.', 'STORAGE_DENIED');
+    const { id } = await bench.configure({ schedule: hourly });
+    const protection = await open({ openStorage: () => provider.storage });
+    const suspended: string[] = [];
+    protection.on('configuration.suspended', ({ configurationId }) => suspended.push(configurationId));
+    await protection.startWorker({ pollMs: POLL_MS });
+    for (let runs = 1; runs <= 5; runs += 1) {
+      expect((await bench.backups.getConfiguration(id)).status).toBe('ACTIVE');
+      await late(id, 6 - runs);
+      await sql(
+        `UPDATE care_backup.backup_snapshots SET scheduled_at = scheduled_at - $2 * interval '1 day' WHERE configuration_id = $1`,
+        [id, runs],
+      );
+      await until(`run ${runs}`, async () => {
+        const items = await scheduled(id);
+        return items.length === runs && items.every(({ status }) => status === 'FAILED');
+      });
+    }
+    expect(await bench.backups.getConfiguration(id)).toMatchObject({
+      status: 'SUSPENDED',
+      statusReason: '5 scheduled backups in a row have failed',
+    });
+    expect(suspended).toEqual([id]);
+    await late(id, 1);
+    await sleep(5 * POLL_MS);
+    expect(await scheduled(id)).toHaveLength(5);
+    provider.fail = undefined;
+    expect((await bench.backups.resumeConfiguration(id)).status).toBe('ACTIVE');
+    await sql(
+      `UPDATE care_backup.backup_snapshots SET scheduled_at = scheduled_at - interval '9 days' WHERE configuration_id = $1`,
+      [id],
+    );
+    await late(id, 1);
+    await until('a good run', async () => (await scheduled(id)).some(({ status }) => status === 'COMPLETED'));
+    const { rows } = await sql(
+      'SELECT consecutive_failures AS n FROM care_backup.backup_configurations WHERE id = $1',
+      [id],
+    );
+    expect(rows).toEqual([{ n: 0 }]);
+  });
+});
