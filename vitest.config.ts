@@ -27,7 +27,7 @@ export default defineConfig({
           name: 'postgres',
           include: ['test/**/*.test.ts'],
           exclude: ['test/{unit,property,types,vectors}/**', '**/node_modules/**'],
-          globalSetup: ['test/harness/global-setup.ts'],
+          globalSetup: ['test/harness/needed-packages.ts', 'test/harness/global-setup.ts'],
         },
       },
     ],

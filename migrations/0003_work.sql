@@ -7,6 +7,9 @@ ALTER TABLE backup_configurations ADD COLUMN consecutive_failures integer NOT NU
 CREATE INDEX backup_configurations_due ON backup_configurations (next_scheduled_backup_at)
   WHERE status = 'ACTIVE' AND deleted_at IS NULL AND next_scheduled_backup_at IS NOT NULL;
 
+-- Where the try stores, which a later try at the same snapshot may do elsewhere. NULL: entered by an earlier version.
+ALTER TABLE backup_attempts ADD COLUMN destination jsonb;
+
 -- One run per occurrence of a schedule, whoever enters it.
 CREATE UNIQUE INDEX backup_snapshots_one_per_occurrence
   ON backup_snapshots (organization_id, configuration_id, scheduled_at)
@@ -68,6 +71,7 @@ CREATE INDEX storage_jobs_next ON storage_jobs (not_before) WHERE status IN ('QU
 
 DROP TABLE storage_jobs;
 DROP TABLE backup_queue;
+ALTER TABLE backup_attempts DROP COLUMN destination;
 DROP INDEX backup_snapshots_one_per_occurrence;
 DROP INDEX backup_configurations_due;
 ALTER TABLE backup_configurations DROP COLUMN consecutive_failures;

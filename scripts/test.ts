@@ -53,7 +53,9 @@ async function runTests(): Promise<void> {
   if (flags.soak) console.log('CARE_SOAK=1: large counts, long timeouts. This takes long.');
   const vitest = join(ROOT, 'node_modules', 'vitest', 'vitest.mjs');
   const exitCode = await runVisibly(NODE, [vitest, ...args], {
-    ...(flags.soak ? { env: { CARE_SOAK: '1' } } : { limitMs: LIMIT_MS }),
+    // CARE_TESTS=all: what the tests need of the machine is installed before them (test/harness/needed-packages.ts).
+    env: { ...(partial ? {} : { CARE_TESTS: 'all' }), ...(flags.soak ? { CARE_SOAK: '1' } : {}) },
+    ...(flags.soak ? {} : { limitMs: LIMIT_MS }),
   });
 
   const text = await readFile(REPORT, 'utf8').catch(() => '{ "testResults": [] }');

@@ -30,8 +30,10 @@ import type { EntityDefinition } from './types/entity.ts';
 import { DataProtectionError } from './types/errors.ts';
 import type { BackupEvents } from './types/events.ts';
 import type { LogFields, Logger } from './types/logger.ts';
+import type { StoragePrices } from './types/usage.ts';
 import { systemClock } from './utils/clock.ts';
 import { parseInput, StorageDestinationSchema } from './validation/index.ts';
+import { StoragePricesSchema } from './validation/usage.ts';
 import { startWorker, type Worker, type WorkerOptions } from './worker/worker.ts';
 
 export interface DataProtectionOptions {
@@ -55,6 +57,11 @@ export interface DataProtectionOptions {
   readonly credentials?: CredentialProvider;
   /** Time limits, attempts, concurrency and rates of every storage but local folders and the host's own. */
   readonly storageLimits?: StorageLimits;
+  /**
+   * What storage costs, by storage class or type, for `getStorageAnalytics`: `{ AWS_S3: { perGbMonth: 0.023 } }`, where
+   * GB = 10^9 bytes. Places without a price are named there.
+   */
+  readonly storagePrices?: StoragePrices;
   /** Opens a destination in the host's own way; undefined leaves it to the library. For tests and own providers. */
   readonly openStorage?: (destination: StorageDestination) => ObjectStorage | undefined;
   /**
@@ -125,6 +132,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     options.storageDestination === undefined
       ? undefined
       : parseInput(StorageDestinationSchema, '`storageDestination`', options.storageDestination);
+  const storagePrices = parseInput(StoragePricesSchema, '`storagePrices`', options.storagePrices ?? {});
   const source = withHook(
     createPostgresSource({ connection: data, entities: options.entities }),
     options.hooks?.onSnapshotOpen,
@@ -170,6 +178,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     keys: options.keys,
     openStorage: storages.open,
     defaultDestination,
+    storagePrices,
     clock,
     logger,
     events: new EventBus(logger),

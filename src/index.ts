@@ -45,6 +45,7 @@ export * from './types/errors.ts';
 export type { BackupEvents } from './types/events.ts';
 export type { Json, Timestamp, UUID } from './types/ids.ts';
 export type { LogFields, Logger } from './types/logger.ts';
+export * from './types/usage.ts';
 export { formatBytes } from './utils/bytes.ts';
 export { formatDuration } from './utils/duration.ts';
 export type { ScheduledStart } from './utils/schedule.ts';

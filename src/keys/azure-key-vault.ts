@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
-import type { CryptographyClient, KeyClientOptions } from '@azure/keyvault-keys';
+import type { CryptographyClient } from '@azure/keyvault-keys';
 import type { Credential } from '../types/credentials.ts';
 import { KeyError } from '../types/errors.ts';
 import { KEY_BYTES } from './key-wrap.ts';
@@ -26,15 +26,8 @@ export interface AzureKeyVaultOptions {
   readonly credentials?: () => Promise<Credential> | Credential;
   /** The host's own TokenCredential of Azure; wins over `credentials`. */
   readonly tokenCredential?: AzureTokenCredential;
-  /** For the SDK's client: TLS of a private authority, a proxy, the API version. */
-  readonly clientOptions?: Pick<
-    KeyClientOptions,
-    | 'allowInsecureConnection'
-    | 'disableChallengeResourceVerification'
-    | 'proxyOptions'
-    | 'serviceVersion'
-    | 'tlsOptions'
-  >;
+  /** `KeyClientOptions` of the SDK: TLS of a private authority, a proxy, the API version. */
+  readonly clientOptions?: object;
 }
 
 export interface AzureTokenCredential {

@@ -1,11 +1,19 @@
 import { violatedConstraint } from '../postgres/errors.ts';
+import type { BackupSnapshot, StorageDestination } from '../types/backup.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import type { Timestamp, UUID } from '../types/ids.ts';
-import { nullable, text, timestamp, uuid, word } from './column.ts';
-import { decodeColumns, type Parameters, type RowMapping, selectColumns } from './row-mapping.ts';
+import { json, nullable, text, timestamp, uuid, word } from './column.ts';
+import {
+  decodeColumns,
+  type Parameters,
+  parameters,
+  type RowMapping,
+  selectColumns,
+  setList,
+} from './row-mapping.ts';
 import { type BoundScope, idParameter, ofVisibleSnapshot, scoped, snapshotVisible, within } from './scope.ts';
 import { endSnapshot, lockRunningAttempt, type SnapshotFailure } from './snapshot-end.ts';
-import { RUNNING_STATUSES } from './snapshot-row.ts';
+import { RUNNING_STATUSES, snapshotRow } from './snapshot-row.ts';
 
 /** RUNNING: may finish its snapshot. SEALED: has. CLAIMED: was declared dead or gave up, and may not. */
 export const ATTEMPT_STATES = ['RUNNING', 'SEALED', 'CLAIMED'] as const;
@@ -24,12 +32,21 @@ export interface BackupAttempt {
   readonly worker: string;
   readonly heartbeatAt: Timestamp;
   readonly cancelRequestedAt: Timestamp | null;
+  /** Where it stores; null: entered by an earlier version. */
+  readonly destination: StorageDestination | null;
   /** When what it had stored was last swept; only of a CLAIMED one. */
   readonly sweptAt: Timestamp | null;
   readonly createdAt: Timestamp;
 }
 
-export type NewAttempt = Pick<BackupAttempt, 'id' | 'snapshotId' | 'storagePrefix' | 'worker'>;
+export interface NewAttempt extends Pick<BackupAttempt, 'id' | 'snapshotId' | 'storagePrefix' | 'worker'> {
+  readonly destination?: StorageDestination;
+  /** How it stores, which may have changed since the snapshot was asked for. */
+  readonly settings?: Pick<
+    BackupSnapshot,
+    'encrypted' | 'encryptionAlgorithm' | 'compressed' | 'compressionAlgorithm' | 'checksumAlgorithm'
+  >;
+}
 
 const ATTEMPT: RowMapping<BackupAttempt> = {
   id: uuid('id'),
@@ -41,6 +58,7 @@ const ATTEMPT: RowMapping<BackupAttempt> = {
   worker: text('worker'),
   heartbeatAt: timestamp('heartbeat_at'),
   cancelRequestedAt: nullable(timestamp('cancel_requested_at')),
+  destination: nullable(json('destination')),
   sweptAt: nullable(timestamp('swept_at')),
   createdAt: timestamp('created_at'),
 };
@@ -103,11 +121,19 @@ export function attemptQueries(scope: BoundScope): AttemptQueries {
           lock.values,
         );
         if (!snapshot) return undefined;
+        if (attempt.settings !== undefined) {
+          const into = parameters(attempt.snapshotId);
+          await tx.query(
+            `UPDATE ${db.table('backup_snapshots')} AS s SET ${setList(snapshotRow(db).assign(attempt.settings, into))}
+              WHERE s.id = $1::uuid`,
+            into.values,
+          );
+        }
         const [row] = await tx
           .query(
             `INSERT INTO ${table} AS a (id, organization_id, configuration_id, snapshot_id, storage_prefix, state, worker,
-                    heartbeat_at, created_at)
-             VALUES ($1, $2, $3, $4, $5, 'RUNNING', $6, $7, $7) RETURNING ${select}`,
+                    heartbeat_at, created_at, destination)
+             VALUES ($1, $2, $3, $4, $5, 'RUNNING', $6, $7, $7, $8::jsonb) RETURNING ${select}`,
             [
               attempt.id,
               scope.organizationId,
@@ -116,6 +142,7 @@ export function attemptQueries(scope: BoundScope): AttemptQueries {
               attempt.storagePrefix,
               attempt.worker,
               now(),
+              attempt.destination === undefined ? null : JSON.stringify(attempt.destination),
             ],
           )
           .catch(refuseSecond);

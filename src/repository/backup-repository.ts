@@ -6,6 +6,7 @@ import { type RunQueueQueries, runQueueQueries } from './run-queue.ts';
 import { bindScope, type RepositoryScope } from './scope.ts';
 import { type SnapshotQueries, snapshotQueries } from './snapshots.ts';
 import { type StorageJobQueries, storageJobQueries } from './storage-jobs.ts';
+import { type UsageQueries, usageQueries } from './usage.ts';
 
 /**
  * The rows of one organization, and of them those that the actor's branches allow. Whatever lies outside is answered
@@ -17,7 +18,8 @@ export interface BackupRepository
     AttemptQueries,
     RestoreQueries,
     RunQueueQueries,
-    StorageJobQueries {}
+    StorageJobQueries,
+    UsageQueries {}
 
 /**
  * Binds the repository; costs nothing. Given a transaction, all it does belongs to that transaction. Throws
@@ -39,5 +41,6 @@ export function createBackupRepository(db: Database, scope: RepositoryScope): Ba
     ...restoreQueries(bound),
     ...runQueueQueries(bound),
     ...storageJobQueries(bound),
+    ...usageQueries(bound),
   };
 }

@@ -3,7 +3,7 @@ import { DataProtectionError } from '../types/errors.ts';
 import type { Timestamp, UUID } from '../types/ids.ts';
 import { integer, nullable, timestamp } from './column.ts';
 import type { Transaction } from './database.ts';
-import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+import { decodeColumns, type Parameters, type RowMapping, selectColumns } from './row-mapping.ts';
 import { type BoundScope, idParameter, ofVisibleSnapshot, scoped, snapshotVisible } from './scope.ts';
 
 /** How a worker may run a snapshot. */
@@ -35,11 +35,29 @@ export interface RunQueueQueries {
   findRunLimits(snapshotId: UUID): Promise<RunLimits | undefined>;
   /** Whether a snapshot of the configuration is queued or run by a worker. */
   hasQueuedRun(configurationId: UUID): Promise<boolean>;
+  /** Whether the run of this occurrence of the configuration's schedule was queued before, however it ended. */
+  hasScheduledRun(configurationId: UUID, scheduledAt: Timestamp): Promise<boolean>;
+  /** Not to be started before; uses up no try. False: the snapshot is not queued. */
+  setRunNotBefore(snapshotId: UUID, notBefore: Timestamp): Promise<boolean>;
+  /** One more try, for one that ends for no fault of the snapshot's. False: the snapshot is not queued. */
+  allowAnotherTry(snapshotId: UUID): Promise<boolean>;
 }
 
 export function runQueueQueries(scope: BoundScope): RunQueueQueries {
   const { db } = scope;
   const table = db.table('backup_queue');
+
+  async function change(snapshotId: UUID, set: (into: Parameters) => string): Promise<boolean> {
+    const into = scoped(scope);
+    const rows = await db.query(
+      `UPDATE ${table} AS q SET ${set(into)}
+        WHERE q.snapshot_id = ${into.add(idParameter(snapshotId), 'uuid')} AND ${ofVisibleSnapshot(scope, 'q')}
+       RETURNING q.snapshot_id::text AS id`,
+      into.values,
+    );
+    return rows.length === 1;
+  }
+
   return {
     async enqueueRun(snapshotId, limits) {
       const into = scoped(scope);
@@ -88,8 +106,28 @@ export function runQueueQueries(scope: BoundScope): RunQueueQueries {
       );
       return rows.length > 0;
     },
+
+    async hasScheduledRun(configurationId, scheduledAt) {
+      const into = scoped(scope);
+      const rows = await db.query(
+        `SELECT 1::text AS found FROM ${db.table('backup_snapshots')} s
+          WHERE s.configuration_id = ${into.add(idParameter(configurationId), 'uuid')} AND s.trigger = 'SCHEDULED'
+            AND s.scheduled_at = ${into.add(scheduledAt, 'timestamptz')} AND ${snapshotVisible(scope, 's')}`,
+        into.values,
+      );
+      return rows.length > 0;
+    },
+
+    setRunNotBefore: (snapshotId, notBefore) =>
+      change(snapshotId, (into) => `not_before = ${into.add(notBefore, 'timestamptz')}`),
+
+    allowAnotherTry: (snapshotId) =>
+      change(snapshotId, () => `max_attempts = least(q.max_attempts + 1, ${MOST_TRIES})`),
   };
 }
+
+/** The table's own limit. */
+const MOST_TRIES = 100;
 
 /** Waits between the tries of a run: doubled each time from the first. */
 const FIRST_PAUSE_S = 60;

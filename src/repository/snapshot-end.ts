@@ -51,8 +51,8 @@ export type SnapshotEnd =
   | (SnapshotFailure & { readonly status: 'FAILED' })
   | (SnapshotCancellation & { readonly status: 'CANCELLED' });
 
-/** QUEUED: it will be tried again. SUSPENDED: it has ended, and with it the configuration's runs until somebody resumes them. */
-export type FailedAs = 'QUEUED' | 'ENDED' | 'SUSPENDED';
+/** QUEUED: it will be tried again. CANCELLED: somebody had asked for that before it failed. SUSPENDED: it has ended, and with it the configuration's runs until somebody resumes them. */
+export type FailedAs = 'QUEUED' | 'ENDED' | 'SUSPENDED' | 'CANCELLED';
 
 /** How many scheduled runs of a configuration may fail in a row before it is SUSPENDED. */
 const MAX_CONSECUTIVE_FAILURES = 5;
@@ -72,7 +72,9 @@ const RUNNING = RUNNING_STATUSES.map((status) => `'${status}'`).join(', ');
 export async function lockRunningAttempt(
   scope: BoundScope,
   token: { readonly attemptId: UUID; readonly snapshotId?: UUID },
-): Promise<{ readonly snapshotId: UUID; readonly snapshotRuns: boolean } | undefined> {
+): Promise<
+  { readonly snapshotId: UUID; readonly snapshotRuns: boolean; readonly cancelRequested: boolean } | undefined
+> {
   const into = scoped(scope);
   const conditions = [
     `a.id = ${into.add(idParameter(token.attemptId), 'uuid')}`,
@@ -83,7 +85,7 @@ export async function lockRunningAttempt(
       : [`a.snapshot_id = ${into.add(idParameter(token.snapshotId), 'uuid')}`]),
   ];
   const [attempt] = await scope.db.query(
-    `SELECT a.snapshot_id::text AS id FROM ${scope.db.table('backup_attempts')} a
+    `SELECT a.snapshot_id::text AS id, (a.cancel_requested_at IS NOT NULL)::text AS cancel FROM ${scope.db.table('backup_attempts')} a
       WHERE ${conditions.join(' AND ')} FOR NO KEY UPDATE OF a`,
     into.values,
   );
@@ -94,7 +96,11 @@ export async function lockRunningAttempt(
       WHERE s.id = $1 FOR NO KEY UPDATE OF s`,
     [snapshotId],
   );
-  return { snapshotId, snapshotRuns: snapshot?.runs === 'true' };
+  return {
+    snapshotId,
+    snapshotRuns: snapshot?.runs === 'true',
+    cancelRequested: attempt.cancel === 'true',
+  };
 }
 
 /**
@@ -119,8 +125,23 @@ export async function endSnapshot(
       WHERE s.id = $1::uuid`,
     into.values,
   );
+  // The configuration before the queue: whoever queues a run locks them in this order too.
+  const became =
+    end.status === 'CANCELLED'
+      ? await lockConfiguration(scope, snapshotId)
+      : await enterInConfiguration(scope, snapshotId, end);
   await dequeue(scope, snapshotId);
-  return end.status === 'CANCELLED' ? 'ENDED' : enterInConfiguration(scope, snapshotId, end);
+  return became;
+}
+
+async function lockConfiguration({ db }: BoundScope, snapshotId: UUID): Promise<'ENDED'> {
+  await db.query(
+    `SELECT 1 FROM ${db.table('backup_configurations')} c JOIN ${db.table('backup_snapshots')} s
+         ON s.organization_id = c.organization_id AND s.configuration_id = c.id
+      WHERE s.id = $1::uuid FOR NO KEY UPDATE OF c`,
+    [snapshotId],
+  );
+  return 'ENDED';
 }
 
 /** A snapshot whose try has failed waits for the next: QUEUED, with the error noted. */
@@ -163,9 +184,11 @@ async function enterInConfiguration(
   const { db } = scope;
   const good = end.status === 'FAILED' ? undefined : end.dataMetrics.storedSizeBytes;
   const into = parameters(snapshotId, end.completedAt);
-  const failures = `(c.consecutive_failures + CASE WHEN s.trigger = 'SCHEDULED' THEN 1 ELSE 0 END)`;
-  const suspended = `(c.status = 'ACTIVE' AND s.trigger = 'SCHEDULED'
-    AND c.consecutive_failures + 1 >= ${MAX_CONSECUTIVE_FAILURES})`;
+  // One that no worker took up in time says nothing of the configuration.
+  const counts = `(s.trigger = 'SCHEDULED' AND EXISTS (SELECT 1 FROM ${db.table('backup_attempts')} a
+    WHERE a.organization_id = s.organization_id AND a.snapshot_id = s.id))`;
+  const failures = `(c.consecutive_failures + CASE WHEN ${counts} THEN 1 ELSE 0 END)`;
+  const suspended = `(c.status = 'ACTIVE' AND ${counts} AND c.consecutive_failures + 1 >= ${MAX_CONSECUTIVE_FAILURES})`;
   const totals =
     good === undefined
       ? `, consecutive_failures = ${failures},

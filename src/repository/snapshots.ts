@@ -135,6 +135,15 @@ export function snapshotQueries(scope: BoundScope): SnapshotQueries {
           attemptId,
           state,
         ]);
+        if (how.status === 'FAILED' && locked.cancelRequested) {
+          const { completedAt } = how;
+          await endSnapshot(inside, snapshotId, {
+            status: 'CANCELLED',
+            statusReason: 'Cancelled',
+            completedAt,
+          });
+          return 'CANCELLED';
+        }
       }
       if (how.status === 'FAILED' && how.error.recoverable && (await requeue(inside, snapshotId, now()))) {
         await beginAgain(inside, snapshotId, how);

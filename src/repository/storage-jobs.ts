@@ -67,7 +67,9 @@ export function storageJobQueries(scope: BoundScope): StorageJobQueries {
   const table = db.table('storage_jobs');
   const select = JOB_ROW.select('t');
   const visible = `t.organization_id = $1::uuid AND EXISTS (SELECT 1 FROM ${db.table('backup_configurations')} c
-    WHERE c.id = t.configuration_id AND ${configurationVisible('c')})`;
+    WHERE c.id = t.configuration_id AND ${configurationVisible('c')})
+    AND (t.snapshot_id IS NULL OR EXISTS (SELECT 1 FROM ${db.table('backup_snapshots')} own
+      WHERE own.id = t.snapshot_id AND ${snapshotVisible(scope, 'own')}))`;
   const now = (): Timestamp => db.clock.now().toISOString();
 
   async function change(id: UUID, fields: Partial<StorageJob>): Promise<boolean> {

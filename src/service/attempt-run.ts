@@ -51,6 +51,7 @@ export function runAttempt(run: AttemptRun): Promise<BackupSnapshot> {
   });
 }
 
+/** Logs how an attempt ended; tells it where the catalog could not be told, which else does. */
 async function announceFailure(run: AttemptRun, reason: unknown): Promise<BackupError> {
   const { events, logger } = run.context;
   const { id, organizationId } = run.snapshot;
@@ -63,6 +64,7 @@ async function announceFailure(run: AttemptRun, reason: unknown): Promise<Backup
     return failure;
   }
   logger.error({ ...about, code, message }, 'A backup ended without success');
+  if (now?.status === 'FAILED' || now?.status === 'CANCELLED') return failure;
   if (isCancellation(reason)) events.emit('snapshot.cancelled', about);
   else events.emit('snapshot.failed', { ...about, code, message });
   return failure;

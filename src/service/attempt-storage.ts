@@ -80,7 +80,7 @@ export async function claimAttempt(
   const stores = storesOf(place);
   if (stores.length > 1) {
     const found = await Promise.all(stores.map((store) => readIfThere(store).catch(() => undefined)));
-    const manifests = found.filter((stored) => stored !== undefined && !isClaim(stored));
+    const manifests = found.filter((stored) => stored !== undefined).filter((stored) => !isClaim(stored));
     if (manifests.length > 0) return { manifests, claimed: [], unclaimed: [] };
   }
   const outcomes = await Promise.allSettled(stores.map((store) => claimIn(store, bytes)));

@@ -1,6 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
 import { uuidv7 } from 'uuidv7';
-import type { SessionLock } from '../repository/advisory-lock.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { Transaction } from '../repository/database.ts';
 import type { Actor } from '../types/actor.ts';
@@ -14,16 +13,20 @@ import type {
   ListConfigurationsInput,
   ListSnapshotsInput,
   Page,
-  RestoreDestination,
   RestoreOperation,
-  RestoreType,
   StorageDestination,
   StorageJob,
   UpdateBackupConfigInput,
   ValidationResults,
 } from '../types/backup.ts';
-import { BackupError, DataProtectionError } from '../types/errors.ts';
+import { DataProtectionError, ValidationError } from '../types/errors.ts';
 import type { Json, UUID } from '../types/ids.ts';
+import type {
+  StorageAnalytics,
+  StorageAnalyticsInput,
+  StorageUsage,
+  StorageUsageInput,
+} from '../types/usage.ts';
 import { previewSchedule, type ScheduledStart } from '../utils/schedule.ts';
 import {
   applyConfigUpdate,
@@ -36,30 +39,26 @@ import {
   UpdateBackupConfigSchema,
   withConfigDefaults,
 } from '../validation/index.ts';
-import { runAttempt } from './attempt-run.ts';
+import { StorageAnalyticsInputSchema, StorageUsageInputSchema } from '../validation/usage.ts';
+import { type Asking, alreadyRunning, notFound, requireStatus } from './asking.ts';
 import { allowedBranches, requireOwnOrganization, requirePermission } from './authorize.ts';
 import { boundActor } from './bound-actor.ts';
-import { endBadly } from './catalog-end.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
-import { asBackupError, keyFailure } from './failure.ts';
-import { waitForSnapshot } from './queued-snapshots.ts';
-import { endDeadRestores, restoreEntry, runRestore } from './restore-run.ts';
+import { keyFailure } from './failure.ts';
+import { startRestore, stopRestore } from './restore-start.ts';
 import { lastSize, nextBackupAt } from './schedules.ts';
-import { enterAttempt, enterSnapshot, type SnapshotRequest } from './snapshot-request.ts';
-import { type Asking, cancelStorageJob, requestForSnapshot, requestMigration } from './storage-requests.ts';
-import { requireSupportedConfiguration, requireSupportedRestore } from './supported.ts';
+import { type RunOptions, startSnapshot, stopSnapshot } from './snapshot-start.ts';
+import { storageAnalytics } from './storage-analytics.ts';
+import { cancelStorageJob, requestForSnapshot, requestMigration } from './storage-requests.ts';
+import { requireSupportedConfiguration } from './supported.ts';
+import { storageUsage } from './usage.ts';
 import { verifySnapshotArchive } from './verify-snapshot.ts';
 
-export interface RunOptions {
-  /** true: resolves when the run has ended, and rejects with what ended it if it did not succeed. */
-  readonly wait?: boolean;
-}
+export type { RunOptions } from './snapshot-start.ts';
 
-/** Tries of a backup that workers run. */
-const MAX_ATTEMPTS = 3;
-
-const RUNNING = ['QUEUED', 'PREPARING', 'IN_PROGRESS', 'FINALIZING', 'VERIFYING'];
+/** Of a preview: more is a question of minutes. */
+const MOST_STARTS = 1000;
 
 /**
  * Backups and restores on behalf of one actor, whose organization and branches bound everything that it sees and does.
@@ -149,16 +148,18 @@ export class BackupService {
     const encryptionKeyId = await this.#keyId(settings);
     const { clock } = this.#context;
     const size = await lastSize(this.#repository, id);
-    const nextScheduledBackupAt = isDeepStrictEqual(
+    // The scheduler moves the next start on without regard to who changes the rest.
+    const sameSchedule = isDeepStrictEqual(
       [settings.schedule, settings.timezone],
       [current.schedule, current.timezone],
-    )
-      ? current.nextScheduledBackupAt
-      : nextBackupAt({ ...settings, id }, clock.now(), size);
+    );
+    const next = sameSchedule
+      ? {}
+      : { nextScheduledBackupAt: nextBackupAt({ ...settings, id }, clock.now(), size) };
     return this.#change(
       current,
       'configuration.updated',
-      { ...settings, branchIds, encryptionKeyId, nextScheduledBackupAt },
+      { ...settings, ...next, branchIds, encryptionKeyId },
       { fields: Object.keys(update) },
     );
   }
@@ -201,105 +202,13 @@ export class BackupService {
   /**
    * Starts a FULL backup, or, with `execution: 'worker'`, queues it for the workers, who try again after failures that
    * may pass. Resolves with the QUEUED snapshot, or with `wait` when it has ended well. Permission `backup:create`.
-   * Errors: `NOT_FOUND`, `INVALID_STATE` (the configuration is not ACTIVE), `BACKUP_ALREADY_RUNNING`, `NOT_SUPPORTED`;
+   * Errors: `NOT_FOUND`, `INVALID_STATE` (the configuration is not ACTIVE), `BACKUP_ALREADY_RUNNING`, `NOT_SUPPORTED`,
+   * `STORAGE_QUOTA_EXCEEDED` (nothing is entered; one that was queued before the quota was used up ends as FAILED);
    * with `wait` also what ended the run, as a `BackupError` with the snapshot's id.
    */
   async createSnapshot(input: CreateSnapshotInput, options: RunOptions = {}): Promise<BackupSnapshot> {
     requirePermission(this.#actor, 'backup:create');
-    const parsed = parseInput(CreateSnapshotSchema, 'The snapshot', input);
-    const asked = await this.#configuration(parsed.configurationId);
-    requireStatus(asked, ['ACTIVE'], 'be backed up');
-    if (parsed.parentSnapshotId !== undefined) {
-      throw new DataProtectionError(
-        'Snapshots that build on a parent come with a later version. Leave `parentSnapshotId` out',
-        'NOT_SUPPORTED',
-      );
-    }
-    await this.#requireSupported(asked, parsed);
-    return this.#context.execution === 'worker'
-      ? this.#queueForWorkers(asked, parsed, options)
-      : this.#startHere(asked, parsed, options);
-  }
-
-  async #queueForWorkers(
-    configuration: BackupConfiguration,
-    input: CreateSnapshotInput,
-    options: RunOptions,
-  ): Promise<BackupSnapshot> {
-    const context = this.#context;
-    const snapshot = await context.db.withTransaction(async (transaction) => {
-      const repository = this.#in(transaction);
-      const queued = await enterSnapshot(
-        context,
-        transaction,
-        repository,
-        this.#request(configuration, input),
-      );
-      await repository.enqueueRun(queued.id, {
-        maxAttempts: MAX_ATTEMPTS,
-        notBefore: context.clock.now().toISOString(),
-        mustEndBy: null,
-        maxDurationMs: null,
-      });
-      return queued;
-    });
-    const { id, organizationId } = snapshot;
-    await context.wake({ kind: 'BACKUP', key: id, data: { organizationId, snapshotId: id } });
-    return options.wait === true ? waitForSnapshot(this.#system, snapshot) : snapshot;
-  }
-
-  async #startHere(
-    asked: BackupConfiguration,
-    input: CreateSnapshotInput,
-    options: RunOptions,
-  ): Promise<BackupSnapshot> {
-    const context = this.#context;
-    const lock = await context.locks.tryConfiguration(asked.id);
-    if (lock === undefined) throw alreadyRunning(asked);
-    try {
-      await endDeadAttempts(context, this.#system, asked);
-      // It may have been paused or changed while what was left of dead runs was removed.
-      const configuration = await this.#configuration(asked.id);
-      requireStatus(configuration, ['ACTIVE'], 'be backed up');
-      if (configuration.updatedAt !== asked.updatedAt) await this.#requireSupported(configuration, input);
-      const opened = context.openStorage(configuration.storageDestination);
-      // Snapshot and attempt together, so that no run exists that nobody can find dead.
-      const { snapshot, attemptId } = await context.db.withTransaction(async (transaction) => {
-        const repository = this.#in(transaction);
-        const entered = await enterSnapshot(
-          context,
-          transaction,
-          repository,
-          this.#request(configuration, input),
-        );
-        return { snapshot: entered, attemptId: await enterAttempt(context, repository, entered, opened) };
-      });
-      const run = { context, repository: this.#system, configuration, snapshot, attemptId, opened, lock };
-      const ended = runAttempt({ ...run, limits: undefined });
-      if (options.wait === true) return await ended;
-      ended.catch(() => undefined);
-      return snapshot;
-    } catch (error) {
-      await lock.release();
-      throw error;
-    }
-  }
-
-  #request(configuration: BackupConfiguration, input: CreateSnapshotInput): SnapshotRequest {
-    return {
-      configuration,
-      trigger: input.trigger ?? 'MANUAL',
-      scheduledAt: null,
-      requestedBy: this.#actor.userId,
-      input,
-    };
-  }
-
-  #requireSupported(configuration: BackupConfiguration, input: CreateSnapshotInput): Promise<void> {
-    return requireSupportedConfiguration(this.#context, this.#actor.organizationId, {
-      ...configuration,
-      configType: input.snapshotType ?? configuration.configType,
-    });
+    return startSnapshot(this.#asking, parseInput(CreateSnapshotSchema, 'The snapshot', input), options);
   }
 
   /** With live progress while it runs. Permission `backup:read`. Errors: `NOT_FOUND`. */
@@ -321,38 +230,7 @@ export class BackupService {
    */
   async cancelSnapshot(id: UUID): Promise<BackupSnapshot> {
     requirePermission(this.#actor, 'backup:create');
-    const snapshot = await this.#snapshot(id);
-    if (!RUNNING.includes(snapshot.status)) {
-      throw notCancellable(snapshot, `is ${snapshot.status}`);
-    }
-    const reason = new BackupError('The backup was cancelled', 'BACKUP_CANCELLED', id, false);
-    // One that waits for a worker ends here.
-    if (snapshot.status === 'QUEUED' && (await endBadly(this.#context, snapshot, null, reason))) {
-      this.#context.events.emit('snapshot.cancelled', {
-        snapshotId: id,
-        organizationId: snapshot.organizationId,
-      });
-      return this.#snapshot(id);
-    }
-    await this.#context.db.withTransaction(async (transaction) => {
-      if (!(await this.#in(transaction).requestCancel(id)))
-        throw notCancellable(snapshot, 'has ended meanwhile');
-      await this.#audit(transaction, 'snapshot.cancel_requested', id, {
-        snapshotNumber: snapshot.snapshotNumber,
-      });
-    });
-    if (!(await this.#context.work.cancel(id, reason))) {
-      const configuration = await this.#repository.findConfigOfSnapshot(id);
-      const lock = configuration && (await this.#context.locks.tryConfiguration(configuration.id));
-      if (configuration !== undefined && lock !== undefined) {
-        try {
-          await endDeadAttempts(this.#context, this.#system, configuration, reason);
-        } finally {
-          await lock.release();
-        }
-      }
-    }
-    return this.#snapshot(id);
+    return stopSnapshot(this.#asking, await this.#snapshot(id));
   }
 
   /**
@@ -427,9 +305,21 @@ export class BackupService {
     return cancelStorageJob(this.#asking, await this.#job(jobId));
   }
 
-  /** The next scheduled starts of a configuration as it is now. Permission `backup:read`. Errors: `NOT_FOUND`. */
+  /**
+   * The next scheduled starts of a configuration as it is now, 1 to 1,000 of them. Permission `backup:read`. Errors:
+   * `NOT_FOUND`, `VALIDATION_FAILED`.
+   */
   async previewSchedule(configurationId: UUID, count = 10): Promise<readonly ScheduledStart[]> {
     requirePermission(this.#actor, 'backup:read');
+    if (!Number.isSafeInteger(count) || count < 1 || count > MOST_STARTS) {
+      throw new ValidationError('The preview', [
+        {
+          path: 'count',
+          message: 'Is not a whole number from 1 to 1000.',
+          remedy: 'Give one, or leave it out.',
+        },
+      ]);
+    }
     const { id, schedule, timezone } = await this.#configuration(configurationId);
     const databaseSizeBytes = await lastSize(this.#repository, id);
     return previewSchedule(schedule, timezone, {
@@ -438,6 +328,30 @@ export class BackupService {
       from: this.#context.clock.now(),
       count,
     });
+  }
+
+  /**
+   * What is stored, by configuration and by place, from the catalog; with `measure: true` also what the storages
+   * themselves list, so that what belongs to no snapshot shows. A storage that cannot be listed is an `error` in its
+   * entry. Permission `backup:read`. Errors: `NOT_FOUND`, `VALIDATION_FAILED`.
+   */
+  async getStorageUsage(
+    input: StorageUsageInput = {},
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<StorageUsage> {
+    requirePermission(this.#actor, 'backup:read');
+    const parsed = parseInput(StorageUsageInputSchema, 'The question for the usage', input);
+    return storageUsage(this.#asking, parsed, options.signal ?? new AbortController().signal);
+  }
+
+  /**
+   * Size now, growth by calendar months and at which rate, when quotas will be used up, and what it costs in a month by
+   * the `storagePrices` of `createDataProtection`. Permission `backup:read`. Errors: `NOT_FOUND`, `VALIDATION_FAILED`.
+   */
+  async getStorageAnalytics(input: StorageAnalyticsInput = {}): Promise<StorageAnalytics> {
+    requirePermission(this.#actor, 'backup:read');
+    const parsed = parseInput(StorageAnalyticsInputSchema, 'The question for the analytics', input);
+    return storageAnalytics(this.#asking, parsed);
   }
 
   /**
@@ -451,37 +365,7 @@ export class BackupService {
   ): Promise<RestoreOperation> {
     requirePermission(this.#actor, 'backup:restore');
     const parsed = parseInput(CreateRestoreOperationSchema, 'The restore operation', input);
-    const snapshot = await this.#snapshot(parsed.snapshotId);
-    const { restoreType, destination, targetSchema } = requireSupportedRestore(snapshot, parsed);
-    const context = this.#context;
-    await endDeadRestores(context, this.#system);
-    const id = uuidv7();
-    const lock = await context.locks.tryRestore(id);
-    if (lock === undefined) throw new DataProtectionError('The lock of a new restore is held', 'INTERNAL');
-    try {
-      const restore = await this.#queueRestore(id, snapshot, parsed, { restoreType, destination });
-      const ended = context.work.start(id, async (signal) => {
-        try {
-          context.events.emit('restore.started', { restore });
-          const run = { context, repository: this.#system, restore, snapshot, targetSchema };
-          await runRestore({ ...run, signal: unlessLost(lock, snapshot, signal) }).finally(() =>
-            lock.release(),
-          );
-        } catch (error) {
-          throw this.#announceFailedRestore(restore, error);
-        }
-        const done = await this.#system.findRestoreById(id);
-        if (done === undefined) throw notFound('restore operation', id);
-        context.events.emit('restore.completed', { restore: done });
-        return done;
-      });
-      if (options.wait === true) return await ended;
-      ended.catch(() => undefined);
-      return restore;
-    } catch (error) {
-      await lock.release();
-      throw error;
-    }
+    return startRestore(this.#asking, await this.#snapshot(parsed.snapshotId), parsed, options);
   }
 
   /** With live progress while it runs. Permission `backup:read`. Errors: `NOT_FOUND`. */
@@ -496,27 +380,16 @@ export class BackupService {
    */
   async cancelRestoreOperation(id: UUID): Promise<RestoreOperation> {
     requirePermission(this.#actor, 'backup:restore');
-    const restore = await this.#restore(id);
-    const reason = new BackupError(
-      'The restore was cancelled',
-      'RESTORE_CANCELLED',
-      restore.snapshotId,
-      false,
-    );
-    if (await this.#context.work.cancel(restore.id, reason)) return this.#restore(id);
-    await endDeadRestores(this.#context, this.#system);
-    const found = await this.#restore(id);
-    if (found.status !== restore.status) return found;
-    throw new BackupError(
-      `Restore ${found.restoreNumber} is ${found.status} and does not run in this process`,
-      'INVALID_STATE',
-      found.snapshotId,
-      false,
-    );
+    return stopRestore(this.#asking, await this.#restore(id));
   }
 
   get #asking(): Asking {
-    return { context: this.#context, actor: this.#actor, repository: this.#repository };
+    return {
+      context: this.#context,
+      actor: this.#actor,
+      repository: this.#repository,
+      system: this.#system,
+    };
   }
 
   #in(transaction: Transaction): BackupRepository {
@@ -627,44 +500,6 @@ export class BackupService {
     });
   }
 
-  async #queueRestore(
-    id: UUID,
-    snapshot: BackupSnapshot,
-    input: CreateRestoreOperationInput,
-    what: { readonly restoreType: RestoreType; readonly destination: RestoreDestination },
-  ): Promise<RestoreOperation> {
-    return this.#context.db.withTransaction(async (transaction) => {
-      const restore = await this.#in(transaction).insertRestore({
-        id,
-        snapshotId: snapshot.id,
-        restoreType: what.restoreType,
-        requestedBy: this.#actor.userId,
-        scope: input.scope ?? {},
-        restoreDestination: what.destination,
-        validationEnabled: input.validationEnabled ?? true,
-        conflictResolutionStrategy: input.conflictResolutionStrategy ?? 'BACKUP_WINS',
-        requiresApproval: false,
-        rollbackEnabled: false,
-        notes: input.notes ?? null,
-        customFields: {},
-        status: 'QUEUED',
-      });
-      if (restore === undefined) throw notFound('snapshot', snapshot.id);
-      await this.#context.audit.append(transaction, restoreEntry(restore, 'restore.requested', 'QUEUED'));
-      return restore;
-    });
-  }
-
-  #announceFailedRestore(restore: RestoreOperation, reason: unknown): BackupError {
-    const { events, logger } = this.#context;
-    const failure = asBackupError(reason, restore.snapshotId);
-    const { code, message } = failure;
-    const about = { restoreId: restore.id, organizationId: restore.organizationId };
-    logger.error({ ...about, code, message }, 'A restore ended without success');
-    events.emit('restore.failed', { ...about, code, message });
-    return failure;
-  }
-
   async #audit(
     transaction: Transaction,
     action: string,
@@ -680,49 +515,4 @@ export class BackupService {
       details,
     });
   }
-}
-
-const notFound = (what: string, id: UUID): DataProtectionError =>
-  new DataProtectionError(`There is no ${what} ${id}`, 'NOT_FOUND');
-
-const notCancellable = (snapshot: BackupSnapshot, why: string): BackupError =>
-  new BackupError(
-    `Snapshot ${snapshot.snapshotNumber} ${why} and cannot be cancelled`,
-    'INVALID_STATE',
-    snapshot.id,
-    false,
-  );
-
-const alreadyRunning = (configuration: BackupConfiguration): DataProtectionError =>
-  new DataProtectionError(
-    `A backup of configuration ${configuration.id} is running`,
-    'BACKUP_ALREADY_RUNNING',
-  );
-
-/** Aborts also when the lock that says that the restore is alive is lost. */
-function unlessLost(lock: SessionLock, snapshot: BackupSnapshot, signal: AbortSignal): AbortSignal {
-  const stop = new AbortController();
-  const lose = (): void =>
-    stop.abort(
-      new BackupError(
-        'The lock of the restore was lost with its connection',
-        'DATABASE_UNAVAILABLE',
-        snapshot.id,
-      ),
-    );
-  lock.lost.addEventListener('abort', lose, { once: true });
-  if (lock.lost.aborted) lose();
-  return AbortSignal.any([signal, stop.signal]);
-}
-
-function requireStatus(
-  configuration: BackupConfiguration,
-  allowed: readonly BackupConfigStatus[],
-  action: string,
-): void {
-  if (allowed.includes(configuration.status)) return;
-  throw new DataProtectionError(
-    `The configuration is ${configuration.status} and cannot ${action}; it must be ${allowed.join(' or ')}`,
-    'INVALID_STATE',
-  );
 }

@@ -6,6 +6,7 @@ import type { UUID } from '../types/ids.ts';
 import { auditEntry } from './audit-entry.ts';
 import type { ServiceContext } from './context.ts';
 import { failureOf, isCancellation } from './failure.ts';
+import { tellQuotas, withQuotaWarnings } from './quota.ts';
 
 const RETRY_AFTER_MS = [200, 800];
 
@@ -18,14 +19,18 @@ export async function enterOutcome<T>(enter: () => Promise<T>): Promise<T> {
     try {
       return await enter();
     } catch (error) {
-      if (!(error instanceof DataProtectionError) || error.code !== 'DATABASE_UNAVAILABLE') throw error;
+      if (!(error instanceof DataProtectionError) || !error.retryable) throw error;
+      if (!error.code.startsWith('DATABASE_')) throw error;
       await sleep(pause);
     }
   }
   return enter();
 }
 
-/** Makes a snapshot count, with its audit entry. False: the attempt may not, or no longer. */
+/**
+ * Makes a snapshot count, with its audit entry and with warnings of quotas that are nearly used. False: the attempt may
+ * not, or no longer.
+ */
 export async function endWell(
   context: ServiceContext,
   snapshot: BackupSnapshot,
@@ -33,23 +38,27 @@ export async function endWell(
   action: 'snapshot.completed' | 'snapshot.adopted',
   result: SnapshotResult,
 ): Promise<boolean> {
-  return context.db.withTransaction(async (transaction) => {
+  const reached = await context.db.withTransaction(async (transaction) => {
     const inside = context.repository(everything(snapshot), transaction);
-    if (!(await inside.finalizeSnapshot({ snapshotId: snapshot.id, attemptId }, result))) return false;
+    const quota = await withQuotaWarnings(context, inside, snapshot, result);
+    if (!(await inside.finalizeSnapshot({ snapshotId: snapshot.id, attemptId }, quota.result)))
+      return undefined;
     await context.audit.append(
       transaction,
       auditEntry(context, snapshot, action, {
-        status: result.status,
+        status: quota.result.status,
         records: result.dataMetrics.totalRecords,
       }),
     );
-    return true;
+    return quota.reached;
   });
+  tellQuotas(context, snapshot.organizationId, reached ?? []);
+  return reached !== undefined;
 }
 
 /**
- * Ends a snapshot as FAILED or CANCELLED, or queues it again where a worker may try once more; with its audit entries.
- * False: it had ended already.
+ * Ends a snapshot as FAILED or CANCELLED, or queues it again where a worker may try once more; with its audit entries
+ * and events. False: it had ended already.
  */
 export async function endBadly(
   context: ServiceContext,
@@ -79,12 +88,13 @@ export async function endBadly(
     return failed;
   });
   const { organizationId, configurationId } = snapshot;
-  if (became === 'QUEUED') {
-    const { code, message } = failure.error;
-    context.events.emit('snapshot.retrying', { snapshotId: snapshot.id, organizationId, code, message });
-  }
+  const { code, message } = failure.error;
+  const about = { snapshotId: snapshot.id, organizationId };
+  if (became === 'CANCELLED') context.events.emit('snapshot.cancelled', about);
+  else if (became === 'QUEUED') context.events.emit('snapshot.retrying', { ...about, code, message });
+  else if (became !== undefined) context.events.emit('snapshot.failed', { ...about, code, message });
   if (became === 'SUSPENDED') {
-    context.logger.error({ configurationId, code: failure.error.code }, 'A configuration was suspended');
+    context.logger.error({ configurationId, code }, 'A configuration was suspended');
     context.events.emit('configuration.suspended', { configurationId, organizationId });
   }
   return became !== undefined;

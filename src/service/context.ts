@@ -11,6 +11,7 @@ import type { Actor } from '../types/actor.ts';
 import type { StorageDestination } from '../types/backup.ts';
 import type { Clock } from '../types/clock.ts';
 import type { Logger } from '../types/logger.ts';
+import type { StoragePrices } from '../types/usage.ts';
 import type { EventBus } from './event-bus.ts';
 import type { RunningWork } from './running-work.ts';
 
@@ -37,6 +38,8 @@ export interface ServiceContext {
   /** Throws `NOT_SUPPORTED` for a type that this version does not know. */
   readonly openStorage: (destination: StorageDestination) => OpenedStorage;
   readonly defaultDestination: StorageDestination | undefined;
+  /** What storage costs; empty: nobody has said. */
+  readonly storagePrices: StoragePrices;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly events: EventBus;

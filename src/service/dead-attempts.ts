@@ -169,8 +169,8 @@ async function resweep(
   }
 }
 
-const destinationOf = ({ configuration, snapshot }: DeadAttempt) =>
-  snapshot.storageLocation?.destination ?? configuration.storageDestination;
+const destinationOf = ({ configuration, snapshot, attempt }: DeadAttempt) =>
+  attempt.destination ?? snapshot.storageLocation?.destination ?? configuration.storageDestination;
 
 function whereabouts(context: ServiceContext, dead: DeadAttempt) {
   const { snapshot, attempt } = dead;

@@ -1,4 +1,5 @@
 import { createWorkFinder, type FoundWork } from '../repository/work-finder.ts';
+import { DataProtectionError } from '../types/errors.ts';
 import type { ServiceContext } from './context.ts';
 import { codeOf } from './failure.ts';
 import { runQueuedSnapshot } from './queued-snapshots.ts';
@@ -7,12 +8,19 @@ import { runStorageJob } from './storage-jobs.ts';
 
 /** What a worker does with what it is told of, and where it looks by itself. */
 export interface Duties {
-  /** Queues the scheduled backups that are due. Gives how many. Throws `DATABASE_*`. */
-  queueDue(): Promise<number>;
-  /** What waits, and what dead workers left. Throws `DATABASE_*`. */
-  find(): Promise<{ readonly snapshots: readonly FoundWork[]; readonly storageJobs: readonly FoundWork[] }>;
+  /** Queues the scheduled backups that are due, until the signal aborts. Gives how many. Throws `DATABASE_*`. */
+  queueDue(signal: AbortSignal): Promise<number>;
+  /** What waits, and what dead workers left: a share of it, see `WorkFinder`. Throws `DATABASE_*`. */
+  find(): Promise<FoundWaiting>;
   runSnapshot(work: FoundWork, signal: AbortSignal): Promise<void>;
   runStorageJob(work: FoundWork, signal: AbortSignal): Promise<void>;
+}
+
+export interface FoundWaiting {
+  readonly backups: readonly FoundWork[];
+  readonly verifications: readonly FoundWork[];
+  /** And all else that is done over storage. */
+  readonly replications: readonly FoundWork[];
 }
 
 /** How long a run may be silent before others look whether its lock is free. Its heart beats more than once a second. */
@@ -21,19 +29,18 @@ const SILENT_MS = 15_000;
 export function createDuties(context: ServiceContext): Duties {
   const finder = createWorkFinder(context.db);
   return {
-    async queueDue() {
+    async queueDue(signal) {
+      const now = context.clock.now().toISOString();
       let queued = 0;
-      for (const due of await finder.dueConfigurations(context.clock.now().toISOString())) {
-        try {
-          if ((await queueDueRun(context, due)) !== undefined) queued += 1;
-        } catch (error) {
-          // One configuration that cannot be read must not keep the others from their backups.
-          context.logger.error(
-            { configurationId: due.id, error: codeOf(error) },
-            'A scheduled backup could not be queued',
-          );
+      let after: FoundWork | undefined;
+      do {
+        const page = await finder.dueConfigurations(now, after);
+        for (const due of page) {
+          if (signal.aborted) return queued;
+          if (await isQueued(due)) queued += 1;
         }
-      }
+        after = page.at(-1);
+      } while (after !== undefined);
       return queued;
     },
 
@@ -41,12 +48,27 @@ export function createDuties(context: ServiceContext): Duties {
       const now = context.clock.now();
       const times = [now.toISOString(), new Date(now.getTime() - SILENT_MS).toISOString()] as const;
       return {
-        snapshots: await finder.runnableSnapshots(...times),
-        storageJobs: await finder.runnableStorageJobs(...times),
+        backups: await finder.runnableSnapshots(...times),
+        verifications: await finder.runnableStorageJobs('VERIFICATIONS', ...times),
+        replications: await finder.runnableStorageJobs('OTHERS', ...times),
       };
     },
 
     runSnapshot: (work, signal) => runQueuedSnapshot(context, work, signal),
     runStorageJob: (work, signal) => runStorageJob(context, work, signal),
   };
+
+  async function isQueued(due: FoundWork): Promise<boolean> {
+    try {
+      return (await queueDueRun(context, due)) !== undefined;
+    } catch (error) {
+      if (error instanceof DataProtectionError && error.code === 'DATABASE_UNAVAILABLE') throw error;
+      // One configuration that cannot be read must not keep the others from their backups.
+      context.logger.error(
+        { configurationId: due.id, error: codeOf(error) },
+        'A scheduled backup could not be queued',
+      );
+      return false;
+    }
+  }
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { BackupErrorRecord } from '../types/backup.ts';
 import type { Clock } from '../types/clock.ts';
 import { BackupError, DataProtectionError, KeyError } from '../types/errors.ts';
@@ -53,3 +54,10 @@ export function orAborted<T>(call: Promise<T>, signal: AbortSignal): Promise<T> 
   if (signal.aborted) abort();
   return Promise.race([call, aborted.promise]).finally(() => signal.removeEventListener('abort', abort));
 }
+
+/** Waits; rejects with the signal’s reason when it is aborted. */
+export const pause = (milliseconds: number, signal: AbortSignal): Promise<void> =>
+  orAborted(
+    sleep(milliseconds, undefined, { signal }).catch(() => undefined),
+    signal,
+  );

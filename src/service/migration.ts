@@ -1,19 +1,22 @@
 import { isDeepStrictEqual } from 'node:util';
-import { manifestChecksum } from '../archive/manifest.ts';
-import { checkObject, objectPlans } from '../archive/reader.ts';
+import type { SessionLock } from '../repository/advisory-lock.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
-import type { BackupSnapshot, FormerLocation, StorageDestination } from '../types/backup.ts';
+import type { BackupSnapshot, ReplicationLocation, StorageDestination } from '../types/backup.ts';
 import { ArchiveError, DataProtectionError, StorageError } from '../types/errors.ts';
 import type { Json } from '../types/ids.ts';
 import { parseInput, StorageDestinationSchema } from '../validation/index.ts';
-import { type AttemptPlace, placeOf } from './attempt-storage.ts';
-import { copiesOf, readChecked } from './copies.ts';
-import { inParallel } from './in-parallel.ts';
-import { identityOf, openSnapshotArchive } from './snapshot-archive.ts';
-import type { RunningStorageJob } from './storage-job.ts';
-import { initialCopies, requireObjects, type StoredArchive } from './stored-archive.ts';
+import { placeOf } from './attempt-storage.ts';
+import { copiesOf } from './copies.ts';
+import { seeToCopies } from './copy-repair.ts';
+import { pause } from './failure.ts';
+import { removeFormer } from './former-places.ts';
+import { completionOf } from './replication.ts';
+import { counts, identityOf, openSnapshotArchive } from './snapshot-archive.ts';
+import { holdingCopies, type RunningStorageJob, whileHeld } from './storage-job.ts';
 
-const PARALLEL = 4;
+/** How long a migration waits at its end for a backup that runs, before it is put back. */
+const WAIT_MS = 5 * 60_000;
+const LOOK_MS = 1_000;
 
 /**
  * MIGRATION: moves a configuration's snapshots to another destination, or removes what was moved away from. `input`
@@ -21,166 +24,175 @@ const PARALLEL = 4;
  *
  * Moving copies every object of every snapshot that counts, reads it back and checks its digests, manifest last, and
  * then enters the new place; the old one stays as it is. Each snapshot can be restored at any time. At the end, under the
- * configuration's lock, what was taken meanwhile is moved too and the configuration is switched. The result counts
- * snapshots, objects and bytes.
+ * configuration's lock, what was taken meanwhile is moved too and the configuration is switched. Of a MULTI destination
+ * `minimumConfirmations` stores must have all of a snapshot. The result is `{ snapshots, objects, bytes, damaged }`: what
+ * was moved, and the numbers of those that are whole nowhere and stay where they are.
  */
 export async function migrateStorage(running: RunningStorageJob): Promise<{ readonly [key: string]: Json }> {
   return running.job.input.remove === true ? removeFormer(running) : moveAll(running);
 }
 
+interface Moved {
+  snapshots: number;
+  objects: number;
+  bytes: number;
+  readonly damaged: Set<string>;
+}
+
 async function moveAll(running: RunningStorageJob): Promise<{ readonly [key: string]: Json }> {
-  const { context, job } = running;
+  const { context, job, signal } = running;
   const to = parseInput(StorageDestinationSchema, 'The destination', job.input.to);
   const repository = context.repository({ organizationId: job.organizationId, branchIds: 'ALL' });
-  const moved = { snapshots: 0, objects: 0, bytes: 0 };
+  const moved: Moved = { snapshots: 0, objects: 0, bytes: 0, damaged: new Set() };
   await moveThose(running, repository, to, moved);
-  const lock = await context.locks.tryConfiguration(job.configurationId);
-  if (lock === undefined) {
-    throw new DataProtectionError('A backup of the configuration is running', 'BACKUP_ALREADY_RUNNING');
-  }
+  const lock = await lockConfiguration(running);
   try {
-    await moveThose(running, repository, to, moved);
-    await context.db.withTransaction(async (transaction) => {
-      const inside = context.repository(
-        { organizationId: job.organizationId, branchIds: 'ALL' },
-        transaction,
-      );
-      const configuration = await inside.findConfigById(job.configurationId);
-      if (configuration === undefined || isDeepStrictEqual(configuration.storageDestination, to)) return;
-      const expectedUpdatedAt = configuration.updatedAt;
-      if (!(await inside.updateConfig(configuration.id, { storageDestination: to }, { expectedUpdatedAt }))) {
-        throw new DataProtectionError('The configuration was changed meanwhile', 'INVALID_STATE', {
-          retryable: true,
-        });
-      }
-      await context.audit.append(transaction, {
-        organizationId: job.organizationId,
-        action: 'configuration.storage_migrated',
-        userId: job.requestedBy,
-        resourceType: 'backup_configuration',
-        resourceId: configuration.id,
-        details: { snapshots: moved.snapshots },
-      });
+    await whileHeld(lock, signal, async (held) => {
+      await moveThose({ ...running, signal: held }, repository, to, moved);
+      held.throwIfAborted();
+      await switchConfiguration(running, to, moved);
     });
   } finally {
     await lock.release();
   }
-  return moved;
+  return { ...moved, damaged: [...moved.damaged] };
+}
+
+async function lockConfiguration({ context, job, signal }: RunningStorageJob): Promise<SessionLock> {
+  for (let waited = 0; ; waited += LOOK_MS) {
+    const lock = await context.locks.tryConfiguration(job.configurationId);
+    if (lock !== undefined) return lock;
+    if (waited >= WAIT_MS) {
+      throw new DataProtectionError('A backup of the configuration is running', 'BACKUP_ALREADY_RUNNING', {
+        retryable: true,
+      });
+    }
+    await pause(LOOK_MS, signal);
+  }
+}
+
+async function switchConfiguration(
+  { context, job }: RunningStorageJob,
+  to: StorageDestination,
+  moved: Moved,
+): Promise<void> {
+  const { organizationId } = job;
+  await context.db.withTransaction(async (transaction) => {
+    const inside = context.repository({ organizationId, branchIds: 'ALL' }, transaction);
+    const configuration = await inside.findConfigById(job.configurationId);
+    if (configuration === undefined || isDeepStrictEqual(configuration.storageDestination, to)) return;
+    const expectedUpdatedAt = configuration.updatedAt;
+    if (!(await inside.updateConfig(configuration.id, { storageDestination: to }, { expectedUpdatedAt }))) {
+      throw new DataProtectionError('The configuration was changed meanwhile', 'INVALID_STATE', {
+        retryable: true,
+      });
+    }
+    await context.audit.append(transaction, {
+      organizationId,
+      action: 'configuration.storage_migrated',
+      userId: job.requestedBy,
+      resourceType: 'backup_configuration',
+      resourceId: configuration.id,
+      details: { storageJobId: job.id, snapshots: moved.snapshots, damaged: [...moved.damaged] },
+    });
+  });
 }
 
 async function moveThose(
   running: RunningStorageJob,
   repository: BackupRepository,
   to: StorageDestination,
-  moved: { snapshots: number; objects: number; bytes: number },
+  moved: Moved,
 ): Promise<void> {
-  const { context, job, count, signal } = running;
-  for (const snapshot of (await repository.findSnapshotsByConfig(job.configurationId)).toReversed()) {
-    const location = snapshot.storageLocation;
-    if (!counts(snapshot) || location === null || isDeepStrictEqual(location.destination, to)) continue;
+  const { job, signal } = running;
+  for (const { id } of (await repository.findSnapshotsByConfig(job.configurationId)).toReversed()) {
     signal.throwIfAborted();
+    const snapshot = await repository.findSnapshotById(id);
+    if (snapshot === undefined || !isElsewhere(snapshot, to)) continue;
+    await holdingCopies(running, id, async (held) => {
+      const current = await repository.findSnapshotById(id);
+      if (current !== undefined && isElsewhere(current, to))
+        await moveOne({ ...running, signal: held }, current, to, moved);
+    });
+  }
+}
+
+const isElsewhere = (snapshot: BackupSnapshot, to: StorageDestination): boolean =>
+  counts(snapshot) &&
+  snapshot.storageLocation !== null &&
+  !isDeepStrictEqual(snapshot.storageLocation.destination, to);
+
+async function moveOne(
+  { context, job, count, signal }: RunningStorageJob,
+  snapshot: BackupSnapshot,
+  to: StorageDestination,
+  moved: Moved,
+): Promise<void> {
+  const { storageLocation: location, snapshotNumber } = snapshot;
+  if (location === null) return;
+  const opened = context.openStorage(to);
+  const target = placeOf(opened.storage, opened.prefix, identityOf(snapshot));
+  let locations: readonly ReplicationLocation[];
+  let size: { readonly objects: number; readonly bytes: number };
+  try {
     const archive = await openSnapshotArchive(context, snapshot, signal);
     const { objects } = archive.manifest.header;
-    const bytes = objects.reduce((sum, { size }) => sum + size, 0);
-    count.expect(objects.length, bytes);
-    const opened = context.openStorage(to);
-    const target = placeOf(opened.storage, opened.prefix, identityOf(snapshot));
-    await copyArchive(archive, target, running);
-    const { destination, path, manifestKey } = location;
-    await repository.recordLocation(snapshot.id, {
+    size = { objects: objects.length, bytes: objects.reduce((sum, object) => sum + object.size, 0) };
+    const outcome = await seeToCopies({
+      archive,
+      target,
+      repair: 'MISSING_AND_DAMAGED',
+      completedAt: completionOf(snapshot, context.clock.now()),
+      before: [],
+      count,
+      clock: context.clock,
+      signal,
+    });
+    locations = outcome.locations;
+    if (outcome.lost.length > 0) throw new ArchiveError(`${outcome.lost[0]} is damaged`, 'ARCHIVE_CORRUPT');
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof ArchiveError)) throw error;
+    moved.damaged.add(snapshotNumber);
+    context.logger.error(
+      { snapshotId: snapshot.id, error: error.code },
+      'A backup is whole nowhere and was not moved',
+    );
+    return;
+  }
+  const complete = locations.filter(({ status }) => status === 'COMPLETE').length;
+  if (complete < (to.minimumConfirmations ?? 1)) {
+    const why = locations.flatMap(({ error }) => error ?? []).join(', ');
+    throw new StorageError(
+      `${snapshotNumber} could not be stored at its new place: ${why}`,
+      'STORAGE_UNAVAILABLE',
+    );
+  }
+  const { destination, path, manifestKey } = location;
+  const { organizationId } = job;
+  await context.db.withTransaction(async (transaction) => {
+    const inside = context.repository({ organizationId, branchIds: 'ALL' }, transaction);
+    const entered = await inside.recordLocation(snapshot.id, {
       type: to.type,
       description: opened.storage.description,
       path: target.prefix,
       manifestKey: target.manifestKey,
       destination: to,
-      replicationLocations: initialCopies(opened.storage),
+      replicationLocations: copiesOf(opened.storage).length > 1 ? locations : [],
       formerLocations: [...(location.formerLocations ?? []), { destination, path, manifestKey }],
     });
-    moved.snapshots += 1;
-    moved.objects += objects.length;
-    moved.bytes += bytes;
-  }
-}
-
-async function copyArchive(
-  archive: StoredArchive,
-  target: AttemptPlace,
-  { count, signal }: RunningStorageJob,
-): Promise<void> {
-  const { place, manifest } = archive;
-  await inParallel([...objectPlans(manifest.header)], PARALLEL, signal, async (plan) => {
-    const check = (stored: Uint8Array): Uint8Array => {
-      checkObject(manifest.header, plan, stored);
-      return stored;
-    };
-    await copyChecked(place, target, plan.name, check, signal);
-    count.done(plan.size);
+    // It has ended to count meanwhile.
+    if (!entered) return;
+    await context.audit.append(transaction, {
+      organizationId,
+      action: 'snapshot.moved',
+      userId: job.requestedBy,
+      resourceType: 'backup_snapshot',
+      resourceId: snapshot.id,
+      details: { snapshotNumber, storageJobId: job.id, to: opened.storage.description },
+    });
   });
-  const same = (stored: Uint8Array): Uint8Array => {
-    if (manifestChecksum(manifest.header, stored) === manifest.checksum) return stored;
-    throw new ArchiveError('Another manifest lies there', 'ARCHIVE_CORRUPT');
-  };
-  await copyChecked(place, target, target.manifestKey.slice(target.prefix.length), same, signal);
+  moved.snapshots += 1;
+  moved.objects += size.objects;
+  moved.bytes += size.bytes;
 }
-
-/** Copies an object and reads it back; one that is there already, from an earlier try, is checked only. */
-async function copyChecked(
-  from: AttemptPlace,
-  to: AttemptPlace,
-  name: string,
-  check: (stored: Uint8Array) => Uint8Array,
-  signal: AbortSignal,
-): Promise<void> {
-  const key = `${to.prefix}${name}`;
-  const bytes = await readChecked(from.storage, `${from.prefix}${name}`, { signal }, check);
-  const tier = key === to.manifestKey ? ({ tier: 'HOT' } as const) : {};
-  try {
-    await to.storage.put(key, [bytes], { signal, ...tier });
-  } catch (error) {
-    if (!(error instanceof StorageError) || error.code !== 'STORAGE_ALREADY_EXISTS') throw error;
-  }
-  await readChecked(to.storage, key, { signal }, check);
-}
-
-/** Removes what moved snapshots left at their former places, each once all of it is seen to be at the new one. */
-async function removeFormer(running: RunningStorageJob): Promise<{ readonly [key: string]: Json }> {
-  const { context, job, count, signal } = running;
-  const repository = context.repository({ organizationId: job.organizationId, branchIds: 'ALL' });
-  const removed = { snapshots: 0, objects: 0 };
-  for (const snapshot of await repository.findSnapshotsByConfig(job.configurationId)) {
-    const location = snapshot.storageLocation;
-    const former = location?.formerLocations ?? [];
-    if (!counts(snapshot) || location === null || former.length === 0) continue;
-    signal.throwIfAborted();
-    await requireObjects(await openSnapshotArchive(context, snapshot, signal), signal);
-    for (const place of former) {
-      if (isDeepStrictEqual(place, pick(location))) continue;
-      const { storage } = context.openStorage(place.destination);
-      for (const copy of copiesOf(storage)) {
-        // The manifest first: what is left of an interrupted removal is no backup.
-        await copy.storage.delete(place.manifestKey, { signal });
-        const keys: string[] = [];
-        for await (const { key } of copy.storage.list(place.path, { signal })) keys.push(key);
-        count.expect(keys.length, 0);
-        for (const key of keys) {
-          await copy.storage.delete(key, { signal });
-          count.done(0);
-        }
-        removed.objects += keys.length + 1;
-      }
-    }
-    const { formerLocations: _, ...rest } = location;
-    await repository.recordLocation(snapshot.id, rest);
-    removed.snapshots += 1;
-  }
-  return removed;
-}
-
-const pick = ({ destination, path, manifestKey }: FormerLocation): FormerLocation => ({
-  destination,
-  path,
-  manifestKey,
-});
-
-const counts = ({ status }: BackupSnapshot): boolean =>
-  status === 'COMPLETED' || status === 'COMPLETED_WITH_WARNINGS';

@@ -8,14 +8,19 @@ import { endBadly } from './catalog-end.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
 import { codeOf } from './failure.ts';
+import { requireQuota } from './quota.ts';
 import { enterAttempt } from './snapshot-request.ts';
 import { requireSupportedConfiguration } from './supported.ts';
+
+/** How long a run that could not begin is left alone. */
+const HINDERED_PAUSE_MS = 60_000;
 
 /**
  * Runs a snapshot of the queue, if it is still to be run: what a job, and the look-out of every worker, come to.
  * Whoever holds the lock of the configuration runs; everybody else returns at once. What a dead worker left is ended
  * first, which queues its snapshot again where tries are left. How the run ended is in the catalog; throws where it could
- * not begin for a reason that may pass (`DATABASE_*`, `STORAGE_*`): then it is found again later.
+ * not begin for a reason that may pass (`DATABASE_*`, `STORAGE_*`): then it is found again after a
+ * minute, without a try used up, however long that goes on.
  */
 export async function runQueuedSnapshot(
   context: ServiceContext,
@@ -48,13 +53,58 @@ export async function runQueuedSnapshot(
     }
     const opened = await prepare(context, repository, current, snapshot);
     if (opened === undefined) return;
-    const attemptId = await enterAttempt(context, repository, snapshot, opened);
+    const attemptId = await enterAttempt(context, repository, snapshot, current, opened);
     const run = { context, repository, configuration: current, snapshot, attemptId, opened, lock, limits };
-    running = runAttempt({ ...run, signal });
+    const handOver = uncountedTry(context, repository, snapshot, signal);
+    running = runAttempt({ ...run, signal: handOver.signal });
     await running.catch(() => undefined);
+    handOver.clear();
+    if (signal.aborted) await giveToOthers(context, repository, snapshot);
+  } catch (error) {
+    // What is in its way may be for hours: until then it is not to stand before all that others wait for.
+    if (running === undefined && !signal.aborted) {
+      const later = new Date(context.clock.now().getTime() + HINDERED_PAUSE_MS).toISOString();
+      await repository.setRunNotBefore(id, later).catch(() => undefined);
+    }
+    throw error;
   } finally {
     if (running === undefined) await lock.release();
   }
+}
+
+/** What a worker that stops waits for the database. */
+const NOTE_MS = 2_000;
+
+/**
+ * A signal that aborts after the worker's, once the try that it ends does not count: restarts of workers, however many,
+ * do not use up the tries of a long backup.
+ */
+function uncountedTry(
+  context: ServiceContext,
+  repository: BackupRepository,
+  { id }: BackupSnapshot,
+  worker: AbortSignal,
+): { readonly signal: AbortSignal; readonly clear: () => void } {
+  const stop = new AbortController();
+  const end = (): void => {
+    const noted = repository.allowAnotherTry(id).catch((error: unknown) => {
+      context.logger.warn({ snapshotId: id, error: codeOf(error) }, 'A try that a worker gives up counts');
+    });
+    void Promise.race([noted, sleep(NOTE_MS)]).then(() => stop.abort(worker.reason));
+  };
+  if (worker.aborted) end();
+  else worker.addEventListener('abort', end, { once: true });
+  return { signal: stop.signal, clear: () => worker.removeEventListener('abort', end) };
+}
+
+/** What a worker could not finish is not to wait as what failed does. */
+async function giveToOthers(
+  context: ServiceContext,
+  repository: BackupRepository,
+  { id, organizationId }: BackupSnapshot,
+): Promise<void> {
+  if (!(await repository.setRunNotBefore(id, context.clock.now().toISOString()))) return;
+  await context.wake({ kind: 'BACKUP', key: id, data: { organizationId, snapshotId: id } });
 }
 
 /** What must hold before an attempt begins. Otherwise the snapshot is ended: undefined. */
@@ -69,7 +119,9 @@ async function prepare(
       ...configuration,
       configType: snapshot.snapshotType,
     });
-    return context.openStorage(configuration.storageDestination);
+    const opened = context.openStorage(configuration.storageDestination);
+    await requireQuota(context, configuration);
+    return opened;
   } catch (error) {
     if (error instanceof DataProtectionError && error.retryable) throw error;
     const attempted = await repository.findSnapshotById(snapshot.id);

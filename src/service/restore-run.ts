@@ -43,6 +43,12 @@ export async function runRestore(run: RestoreRun): Promise<void> {
     progress.expect(archive);
     const enter = () =>
       repository.updateRestoreProgress(restore.id, { status: 'IN_PROGRESS', progress: progress.now() });
+    const tell = () =>
+      context.events.emit('restore.progress', {
+        restoreId: restore.id,
+        organizationId: restore.organizationId,
+        progress: progress.now(),
+      });
     await thawArchive(archive, {
       signal,
       days: THAW_DAYS,
@@ -50,6 +56,7 @@ export async function runRestore(run: RestoreRun): Promise<void> {
       onProgress: ({ readable, total }) => {
         if (readable === total) return;
         progress.thawed(readable, total);
+        tell();
         writing = enter().catch(() => undefined);
       },
     });
@@ -57,11 +64,7 @@ export async function runRestore(run: RestoreRun): Promise<void> {
     await enter();
     timer = setInterval(() => {
       const current = progress.now();
-      context.events.emit('restore.progress', {
-        restoreId: restore.id,
-        organizationId: restore.organizationId,
-        progress: current,
-      });
+      tell();
       writing = repository
         .updateRestoreProgress(restore.id, {
           status: current.phase === 'VALIDATING' ? 'VALIDATING' : 'IN_PROGRESS',

@@ -6,10 +6,8 @@ import { nextOccurrence, type ScheduledStart } from '../utils/schedule.ts';
 import { dueOccurrence } from '../utils/schedule-due.ts';
 import { systemActor } from '../utils/system-actor.ts';
 import type { ServiceContext } from './context.ts';
-import { enterSnapshot } from './snapshot-request.ts';
+import { enterSnapshot, MAX_ATTEMPTS } from './snapshot-request.ts';
 
-/** Tries of one scheduled backup. */
-const MAX_ATTEMPTS = 3;
 const MINUTE_MS = 60_000;
 
 type Scheduled = Pick<BackupConfiguration, 'schedule' | 'timezone'> & { readonly id: UUID };
@@ -65,10 +63,16 @@ export async function queueDueRun(
       ...optionsOf(id, size),
     });
     if (due === null || due.start === 'LATER') return undefined;
+    const scheduledAt = due.scheduledAt.toISOString();
+    if (await repository.hasScheduledRun(id, scheduledAt)) {
+      // Whoever stored the next start after that run had a clock behind the one that started it.
+      await repository.setNextScheduledBackup(id, nextBackupAt(configuration, now, size));
+      return undefined;
+    }
     const entered = await enterSnapshot(context, transaction, repository, {
       configuration,
       trigger: 'SCHEDULED',
-      scheduledAt: due.scheduledAt.toISOString(),
+      scheduledAt,
       requestedBy: systemActor(organizationId).userId,
       input: {},
     });

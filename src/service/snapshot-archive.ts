@@ -4,12 +4,15 @@ import { BackupError } from '../types/errors.ts';
 import type { ServiceContext } from './context.ts';
 import { openStoredArchive, type StoredArchive } from './stored-archive.ts';
 
+export const counts = ({ status }: BackupSnapshot): boolean =>
+  status === 'COMPLETED' || status === 'COMPLETED_WITH_WARNINGS';
+
 /** Which attempt's archive a snapshot that counts is. Throws `INVALID_STATE` for one that does not count. */
 export function identityOf(snapshot: BackupSnapshot): ArchiveIdentity {
   const { storageLocation: location, status } = snapshot;
   // `<prefix>/<organization>/<configuration>/<number>/<attempt>/`, see docs/archive-format.md.
   const attemptId = location?.path.split('/').at(-2);
-  if ((status !== 'COMPLETED' && status !== 'COMPLETED_WITH_WARNINGS') || attemptId === undefined) {
+  if (!counts(snapshot) || attemptId === undefined) {
     throw new BackupError(
       `Snapshot ${snapshot.snapshotNumber} is ${status}; only COMPLETED and COMPLETED_WITH_WARNINGS snapshots can be read`,
       'INVALID_STATE',

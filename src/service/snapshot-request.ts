@@ -12,6 +12,9 @@ import { DataProtectionError } from '../types/errors.ts';
 import type { Timestamp, UUID } from '../types/ids.ts';
 import type { OpenedStorage, ServiceContext } from './context.ts';
 
+/** Tries of a backup that workers run. */
+export const MAX_ATTEMPTS = 3;
+
 export interface SnapshotRequest {
   readonly configuration: BackupConfiguration;
   readonly trigger: BackupTrigger;
@@ -34,12 +37,8 @@ export async function enterSnapshot(
     trigger,
     generation: 0,
     scheduledAt,
-    checksumAlgorithm: configuration.checksumAlgorithm,
-    encrypted: configuration.encryptionEnabled,
+    ...settingsOf(configuration),
     encryptionKeyId: null,
-    encryptionAlgorithm: configuration.encryptionEnabled ? 'AES-256-GCM' : null,
-    compressed: configuration.compressionEnabled,
-    compressionAlgorithm: configuration.compressionAlgorithm,
     expiresAt: null,
     parentSnapshotId: null,
     tags: input.tags ?? {},
@@ -61,11 +60,16 @@ export async function enterSnapshot(
   return snapshot;
 }
 
-/** Enters an attempt at a snapshot. Throws `INVALID_STATE` where the snapshot has ended, `BACKUP_ALREADY_RUNNING`. */
+/**
+ * Enters an attempt at a snapshot, by the configuration as it is now: it may have changed since the snapshot was asked
+ * for, and what the catalog says of encryption must be what the run does. Throws `INVALID_STATE` where the snapshot has ended,
+ * `BACKUP_ALREADY_RUNNING`.
+ */
 export async function enterAttempt(
   context: ServiceContext,
   repository: BackupRepository,
   snapshot: BackupSnapshot,
+  configuration: BackupConfiguration,
   { prefix }: OpenedStorage,
 ): Promise<UUID> {
   const attemptId = uuidv7();
@@ -74,7 +78,17 @@ export async function enterAttempt(
     snapshotId: snapshot.id,
     storagePrefix: attemptPrefix(prefix, { ...snapshot, snapshotId: snapshot.id, attemptId }),
     worker: context.worker,
+    destination: configuration.storageDestination,
+    settings: settingsOf(configuration),
   });
   if (attempt !== undefined) return attemptId;
   throw new DataProtectionError(`Snapshot ${snapshot.snapshotNumber} has ended`, 'INVALID_STATE');
 }
+
+const settingsOf = (configuration: BackupConfiguration) => ({
+  checksumAlgorithm: configuration.checksumAlgorithm,
+  encrypted: configuration.encryptionEnabled,
+  encryptionAlgorithm: configuration.encryptionEnabled ? ('AES-256-GCM' as const) : null,
+  compressed: configuration.compressionEnabled,
+  compressionAlgorithm: configuration.compressionAlgorithm,
+});

@@ -1,19 +1,10 @@
-import type { BackupRepository } from '../repository/backup-repository.ts';
-import type { Actor } from '../types/actor.ts';
 import type { BackupSnapshot, StorageDestination, StorageJob, StorageJobKind } from '../types/backup.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import type { Json, UUID } from '../types/ids.ts';
 import { parseInput, StorageDestinationSchema } from '../validation/index.ts';
-import type { ServiceContext } from './context.ts';
+import type { Asking } from './asking.ts';
 import { identityOf } from './snapshot-archive.ts';
 import { requestStorageJob } from './storage-jobs.ts';
-
-/** Who asks, and what he sees. */
-export interface Asking {
-  readonly context: ServiceContext;
-  readonly actor: Actor;
-  readonly repository: BackupRepository;
-}
 
 /** Asks for a job over one snapshot. Throws `INVALID_STATE` for one that does not count, or has a single store. */
 export async function requestForSnapshot(
@@ -39,13 +30,20 @@ export async function requestForSnapshot(
 
 /** Asks for the move of a configuration's snapshots. Throws `NOT_FOUND`, `VALIDATION_FAILED`, `INVALID_STATE`. */
 export async function requestMigration(
-  { context, actor, repository }: Asking,
+  { context, actor, repository, system }: Asking,
   configurationId: UUID,
   work: { readonly to: StorageDestination } | { readonly remove: true },
 ): Promise<StorageJob> {
   const configuration = await repository.findConfigById(configurationId);
   if (configuration === undefined) {
     throw new DataProtectionError(`There is no configuration ${configurationId}`, 'NOT_FOUND');
+  }
+  const [seen, all] = [repository, system].map((one) => one.findSnapshotsByConfig(configurationId));
+  if ((await seen)?.length !== (await all)?.length) {
+    throw new DataProtectionError(
+      'The configuration holds snapshots of branches that are not the actor’s; who moves them must see them',
+      'FORBIDDEN',
+    );
   }
   if ('to' in work) context.openStorage(parseInput(StorageDestinationSchema, '`to`', work.to));
   return requestStorageJob(context, {
@@ -60,12 +58,25 @@ export async function requestMigration(
 
 /** Stops a job, in whatever process, within a few seconds. Throws `INVALID_STATE` where it has ended. */
 export async function cancelStorageJob(
-  { context, repository }: Asking,
+  { context, actor, repository }: Asking,
   job: StorageJob,
 ): Promise<StorageJob> {
-  if (!(await repository.cancelStorageJob(job.id))) {
-    throw new DataProtectionError(`The job has ended: ${job.status}`, 'INVALID_STATE');
-  }
-  await context.work.cancel(job.id, new DataProtectionError('The job was cancelled', 'BACKUP_CANCELLED'));
-  return (await repository.findStorageJobById(job.id)) ?? job;
+  const { id, kind, organizationId, configurationId, snapshotId } = job;
+  await context.db.withTransaction(async (transaction) => {
+    const inside = context.repository(actor, transaction);
+    if (!(await inside.cancelStorageJob(id))) {
+      const now = await inside.findStorageJobById(id);
+      throw new DataProtectionError(`The job has ended: ${now?.status ?? job.status}`, 'INVALID_STATE');
+    }
+    await context.audit.append(transaction, {
+      organizationId,
+      action: 'storage_job.cancelled',
+      userId: actor.userId,
+      resourceType: 'storage_job',
+      resourceId: id,
+      details: { kind, configurationId, snapshotId },
+    });
+  });
+  await context.work.cancel(id, new DataProtectionError('The job was cancelled', 'BACKUP_CANCELLED'));
+  return (await repository.findStorageJobById(id)) ?? job;
 }

@@ -7,7 +7,7 @@ import type { ReplicationLocation } from '../types/backup.ts';
 import type { SnapshotContents } from '../types/contents.ts';
 import { ArchiveError, KeyError, StorageError } from '../types/errors.ts';
 import type { AttemptPlace } from './attempt-storage.ts';
-import { copiesOf, isArchived, readChecked } from './copies.ts';
+import { copiesOf, healedName, isArchived, readChecked } from './copies.ts';
 import { keyFailure, orAborted } from './failure.ts';
 
 /** A snapshot in storage whose manifest has been opened and authenticated. */
@@ -130,7 +130,7 @@ export async function sizesIn(
 ): Promise<ReadonlyMap<string, readonly number[]>> {
   const sizes = new Map<string, number[]>();
   for await (const { key, size } of storage.list(prefix, { signal })) {
-    const name = key.slice(prefix.length).replace(/\.healed-\d{1,2}$/, '');
+    const name = healedName(key.slice(prefix.length));
     sizes.set(name, [...(sizes.get(name) ?? []), size]);
   }
   return sizes;

@@ -1,15 +1,20 @@
+import { manifestChecksum } from '../archive/manifest.ts';
 import { checkObject, type ObjectPlan, objectPlans, openSegment } from '../archive/reader.ts';
 import type { ValidationCheck, ValidationResults } from '../types/backup.ts';
 import type { Clock } from '../types/clock.ts';
-import { DataProtectionError } from '../types/errors.ts';
-import { copiesOf, isDamage, readChecked } from './copies.ts';
+import { ArchiveError, DataProtectionError } from '../types/errors.ts';
+import { copiesOf, isDamage, isNotFound, readCopy } from './copies.ts';
+import { codeOf } from './failure.ts';
 import { missingAsIncomplete, type StoredArchive } from './stored-archive.ts';
 
 const NEWLINE = 0x0a;
+/** Damaged copies that the results name. */
+const NAMED = 20;
 
 /**
  * Downloads every object, checks its digests, opens every segment (tag, length) and counts its rows; then compares the
- * counts with what the manifest says of each table. Damage is a failed check that names the object; a storage that
+ * counts with what the manifest says of each table. Of several copies every one is read; what is whole in one passes, and
+ * the check `copies` names the others. Damage is a failed check that names the object; a storage that
  * does not answer throws, since it says nothing about the backup.
  */
 export async function verifyArchive(
@@ -21,6 +26,7 @@ export async function verifyArchive(
   const counts = contents.relations.map(() => ({ rows: 0, bytes: 0 }));
   const damaged: string[] = [];
   const passedOver = new Set<string>();
+  if (copiesOf(place.storage).length > 1) await checkManifests(archive, signal, passedOver);
   for (const plan of objectPlans(manifest.header)) {
     signal.throwIfAborted();
     await noting(damaged, plan.name, async () => {
@@ -70,14 +76,16 @@ export async function verifyArchive(
     },
   ];
   if (copiesOf(place.storage).length > 1) {
+    const names = [...passedOver].sort();
+    const more = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
     checks.push({
       name: 'copies',
       // The snapshot can be restored from the others.
       passed: true,
       details:
-        passedOver.size === 0
-          ? 'none of those read is damaged'
-          : `damaged and passed over: ${[...passedOver].slice(0, 20).join('; ')}; heal them`,
+        names.length === 0
+          ? 'every copy is whole'
+          : `not whole in every copy: ${names.slice(0, NAMED).join('; ')}${more}; replicate or heal them`,
     });
   }
   return {
@@ -89,7 +97,10 @@ export async function verifyArchive(
   };
 }
 
-/** An object from the nearest store where it is whole; where it is so nowhere, what there is of it. */
+/**
+ * An object from a store where it is whole; where it is so nowhere, what there is of it. Every copy is read: one that no
+ * reader happened to need may be the one that is needed next.
+ */
 async function readWhole(
   { manifest, place }: StoredArchive,
   plan: ObjectPlan,
@@ -97,20 +108,46 @@ async function readWhole(
   passedOver: Set<string>,
 ): Promise<Uint8Array> {
   const key = `${place.prefix}${plan.name}`;
-  if (copiesOf(place.storage).length === 1) return place.storage.get(key, { signal });
   let damaged: Uint8Array | undefined;
   const check = (stored: Uint8Array): Uint8Array => {
     damaged ??= stored;
     checkObject(manifest.header, plan, stored);
     return stored;
   };
-  try {
-    return await readChecked(place.storage, key, { signal }, check, (copy) =>
-      passedOver.add(`${plan.name} in ${copy.storage.description}`),
-    );
-  } catch (error) {
-    if (isDamage(error) && damaged !== undefined) return damaged;
-    throw error;
+  let whole: Uint8Array | undefined;
+  const failures: unknown[] = [];
+  for (const { storage } of copiesOf(place.storage)) {
+    try {
+      const stored = await readCopy(storage, key, { signal }, check);
+      whole ??= stored;
+    } catch (error) {
+      signal.throwIfAborted();
+      passedOver.add(`${plan.name} in ${storage.description} (${codeOf(error)})`);
+      failures.push(error);
+    }
+  }
+  if (whole !== undefined) return whole;
+  // A store that does not answer may have it whole.
+  const silent = failures.find((error) => !isDamage(error) && !isNotFound(error));
+  if (silent === undefined && damaged !== undefined) return damaged;
+  throw silent ?? failures[0];
+}
+
+async function checkManifests(
+  { manifest, place }: StoredArchive,
+  signal: AbortSignal,
+  passedOver: Set<string>,
+): Promise<void> {
+  for (const { storage } of copiesOf(place.storage)) {
+    try {
+      await readCopy(storage, place.manifestKey, { signal }, (stored) => {
+        if (manifestChecksum(manifest.header, stored) !== manifest.checksum)
+          throw new ArchiveError('Another manifest lies there', 'ARCHIVE_CORRUPT');
+      });
+    } catch (error) {
+      signal.throwIfAborted();
+      passedOver.add(`manifest in ${storage.description} (${codeOf(error)})`);
+    }
   }
 }
 

@@ -82,13 +82,24 @@ async function send(
   for (const slice of body.slice(0, -1)) {
     // A server that refuses answers before it has read everything.
     if (request.destroyed || state.answered) return;
-    if (!request.write(slice)) await Promise.race([once(request, 'drain'), once(request, 'close')]);
+    if (!request.write(slice)) await drained(request);
   }
   if (request.destroyed) return;
   state.sent = true;
   const last = body.at(-1);
   if (last === undefined) request.end();
   else request.end(last);
+}
+
+/** Resolves when the socket takes more, or never will. Leaves no listener behind: a large body waits many times. */
+async function drained(request: ClientRequest): Promise<void> {
+  const heard = new AbortController();
+  const { signal } = heard;
+  try {
+    await Promise.race([once(request, 'drain', { signal }), once(request, 'close', { signal })]);
+  } finally {
+    heard.abort();
+  }
 }
 
 function answerOf(request: ClientRequest): Promise<HttpAnswer> {

@@ -37,8 +37,7 @@ const LARGEST_PUT_BYTES = 64 * 1024 * 1024;
 /**
  * Stores a large object in parts, create-only like `put`, and goes on after a crash with the parts that are there.
  * When it resolves, the object is published whole and its size was checked. When it rejects, nothing is visible, except
- * after an error that leaves it open (`STORAGE_UNAVAILABLE`, `STORAGE_CORRUPT`); what was sent stays for a later run
- * with the same handle.
+ * after an error that leaves it open, as with `put`; what was sent stays for a later run with the same handle.
  *
  * Every part is read in every run, and what is stored counts only where size and SHA-256 are those of the bytes read:
  * so a source that changed between two runs is sent again, and never published as a mixture. An upload that is gone

@@ -14,9 +14,10 @@ export interface MultiStorageOptions {
  *
  * `put` goes to the first store in the list that takes the object: that one decides who was first. Then to the next
  * ones, until `minimumConfirmations` have it; a store that fails is passed over, and its copy is caught up later by a
- * replication. `STORAGE_ALREADY_EXISTS` is the answer of the first store that answers. Where stores come and go between
- * two writers, each may win in another store: what must be decided once (a manifest against a claim) is asked of every
- * copy by the caller, and decided by the catalog.
+ * replication. Where fewer take it, `put` rejects although those have it: nothing is taken back. `STORAGE_ALREADY_EXISTS`
+ * is the answer of the first store that answers. Where stores come and go between two writers, each may win in another
+ * store: what must be decided once (a manifest against a claim) is asked of every copy by the caller, and decided by the
+ * catalog.
  *
  * `get` and `stat` ask the nearest store first and the others where it fails or has not got the object. Callers who can
  * check what they read go through `copies`, to fall over on damage too. `list` gives what any reachable store has; it
@@ -63,7 +64,7 @@ export function multiStorage({ copies: stores, minimumConfirmations }: MultiStor
       assertObjectKey(key);
       options.signal?.throwIfAborted();
       let confirmed = 0;
-      let failure: unknown;
+      const failures: { readonly storage: ObjectStorage; readonly error: unknown }[] = [];
       for (const { storage } of copies) {
         if (confirmed === minimumConfirmations) return;
         try {
@@ -71,20 +72,23 @@ export function multiStorage({ copies: stores, minimumConfirmations }: MultiStor
           confirmed += 1;
         } catch (error) {
           options.signal?.throwIfAborted();
-          if (!isTaken(error)) failure ??= error;
-          else if (confirmed === 0) throw error;
-          // Taken in a further store: by a writer who was first there alone, or by this put where its answer was lost.
-          else if (await holds(storage, key, body, options)) confirmed += 1;
-          else failure ??= error;
+          // The name is at fault, not the store.
+          if ((isTaken(error) && confirmed === 0) || isInvalidKey(error)) throw error;
+          failures.push({ storage, error });
         }
       }
-      if (confirmed < minimumConfirmations) {
-        throw new StorageError(
-          `${confirmed} of ${copies.length} stores took the object ${key}; ${minimumConfirmations} must.`,
-          'STORAGE_UNAVAILABLE',
-          { key, cause: failure },
-        );
+      // The answer of a store may have been lost; or another writer was first there, with something else.
+      for (const { storage } of failures) {
+        if (confirmed < minimumConfirmations && (await holds(storage, key, body, options))) confirmed += 1;
       }
+      if (confirmed === minimumConfirmations) return;
+      const [first] = failures;
+      if (confirmed === 0) throw first?.error;
+      throw new StorageError(
+        `${confirmed} of ${copies.length} stores took the object ${key}; ${minimumConfirmations} must.`,
+        'STORAGE_UNAVAILABLE',
+        { key, cause: first?.error },
+      );
     },
 
     get: (key, options = {}) =>
@@ -146,6 +150,8 @@ const byDistance = (copies: readonly StorageCopy[]): readonly StorageCopy[] =>
 
 const isTaken = (error: unknown): boolean =>
   error instanceof DataProtectionError && error.code === 'STORAGE_ALREADY_EXISTS';
+const isInvalidKey = (error: unknown): boolean =>
+  error instanceof DataProtectionError && error.code === 'STORAGE_INVALID_KEY';
 const isNotFound = (error: unknown): boolean =>
   error instanceof DataProtectionError && error.code === 'STORAGE_NOT_FOUND';
 
@@ -189,8 +195,14 @@ function measured(inner: ObjectStorage, index: number): StorageCopy {
       throw error;
     }
   }
+  const { uploads, tiers, retention } = inner;
   const storage: ObjectStorage = {
-    ...inner,
+    description: inner.description,
+    list: (prefix, options) => inner.list(prefix, options),
+    delete: (key, options) => inner.delete(key, options),
+    ...(uploads && { uploads }),
+    ...(tiers && { tiers }),
+    ...(retention && { retention }),
     get: (key, options) => timed(() => inner.get(key, options), options?.signal),
     stat: (key, options) => timed(() => inner.stat(key, options), options?.signal),
     put: async (key, body, options) => {

@@ -49,7 +49,9 @@ export interface Storages {
 }
 
 export function createStorages(options: StoragesOptions): Storages {
+  /** The library's own, which it closes. What the host opened, the host closes. */
   const opened = new Map<string, ObjectStorage>();
+  const multis = new Map<string, ObjectStorage>();
   const healths: (() => StorageHealth)[] = [];
 
   function single(destination: StorageDestination): ObjectStorage {
@@ -98,8 +100,8 @@ export function createStorages(options: StoragesOptions): Storages {
       const copies = (destination.destinations ?? []).map((copy) => prefixed(single(copy), prefixOf(copy)));
       const { minimumConfirmations = 1 } = destination;
       const key = JSON.stringify([minimumConfirmations, destination.destinations?.map(placeAndPrefix)]);
-      const storage = opened.get(key) ?? multiStorage({ copies, minimumConfirmations });
-      opened.set(key, storage);
+      const storage = multis.get(key) ?? multiStorage({ copies, minimumConfirmations });
+      multis.set(key, storage);
       return { storage, prefix: '' };
     },
     health: () => healths.map((health) => health()),
@@ -211,8 +213,16 @@ function placeKey({
   sftp,
 }: StorageDestination): string {
   const settings = cloudStorage ?? local ?? networkShare ?? sftp ?? {};
-  return JSON.stringify([type, Object.entries({ ...settings, prefix: undefined }).sort()]);
+  return sortedJson([type, { ...settings, prefix: undefined }]);
 }
+
+/** The same text for the same settings: PostgreSQL gives the members of an object back in an order of its own. */
+const sortedJson = (value: unknown): string =>
+  JSON.stringify(value, (_, member: unknown) =>
+    typeof member === 'object' && member !== null && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).sort(([one], [other]) => (one < other ? -1 : 1)))
+      : member,
+  );
 
 const placeAndPrefix = (destination: StorageDestination): readonly string[] => [
   placeKey(destination),

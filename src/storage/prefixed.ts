@@ -16,7 +16,16 @@ export function prefixed(inner: ObjectStorage, prefix: string): ObjectStorage {
     },
     delete: (key, options) => inner.delete(at(key), options),
     // A handle names the whole key already.
-    ...(uploads && { uploads: { ...uploads, begin: (key, options) => uploads.begin(at(key), options) } }),
+    ...(uploads && {
+      uploads: {
+        limits: uploads.limits,
+        begin: (key, options) => uploads.begin(at(key), options),
+        putPart: (handle, part, body, options) => uploads.putPart(handle, part, body, options),
+        parts: (handle, options) => uploads.parts(handle, options),
+        complete: (handle, parts, options) => uploads.complete(handle, parts, options),
+        abort: (handle, options) => uploads.abort(handle, options),
+      },
+    }),
     ...(tiers && {
       tiers: {
         state: (key, options) => tiers.state(at(key), options),

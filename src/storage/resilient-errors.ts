@@ -60,10 +60,27 @@ export function wasRefused(error: unknown): boolean {
   return codeOf(error) === 'STORAGE_CIRCUIT_OPEN' || codeOf(error) === 'STORAGE_BUSY';
 }
 
+/** Refused before anything was done. Not a throttle: a 503 may also come from behind the write. */
+const WITHOUT_EFFECT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'CONFIGURATION_INVALID',
+  'CREDENTIALS_UNAVAILABLE',
+  'DEPENDENCY_MISSING',
+  'NOT_SUPPORTED',
+  'STORAGE_ALREADY_EXISTS',
+  'STORAGE_BUSY',
+  'STORAGE_CIRCUIT_OPEN',
+  'STORAGE_DENIED',
+  'STORAGE_FULL',
+  'STORAGE_INVALID_KEY',
+  'STORAGE_NOT_FOUND',
+  'STORAGE_QUOTA_EXCEEDED',
+  'VALIDATION_FAILED',
+]);
+
 /** Whether a write may have taken effect although it failed. What is no error of the library says nothing. */
 export function isAmbiguous(error: unknown): boolean {
-  if (!(error instanceof DataProtectionError)) return true;
-  return error.code === 'STORAGE_UNAVAILABLE' || error.code === 'STORAGE_CORRUPT';
+  const code = codeOf(error);
+  return code === undefined || !WITHOUT_EFFECT.has(code);
 }
 
 export function codeOf(error: unknown): ErrorCode | undefined {

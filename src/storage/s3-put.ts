@@ -2,7 +2,7 @@ import { DataProtectionError } from '../types/errors.ts';
 import { assertObjectKey } from './object-key.ts';
 import { bodyStream, cutPieces, requestBody } from './s3-body.ts';
 import type { S3Caller } from './s3-client.ts';
-import type { PublishKind } from './s3-create-only.ts';
+import type { AssertCreateOnly } from './s3-create-only.ts';
 import { completedPart, S3_UPLOAD_LIMITS, type S3Multipart, type S3Upload } from './s3-uploads.ts';
 import type { S3ObjectHeaders } from './s3-write-options.ts';
 import type { ObjectStorage, PutCall } from './storage.ts';
@@ -19,7 +19,7 @@ export function s3Put(
   caller: S3Caller,
   headers: S3ObjectHeaders,
   multipart: S3Multipart,
-  assertCreateOnly: (kind: PublishKind, key: string) => Promise<void>,
+  assertCreateOnly: AssertCreateOnly,
 ): ObjectStorage['put'] {
   async function putWhole(key: string, pieces: readonly Uint8Array[], options: PutCall): Promise<void> {
     const { signal, tier } = options;
@@ -91,7 +91,7 @@ export function s3Put(
     try {
       const parts = await sendParts(upload, pieces, size, options.signal);
       options.signal?.throwIfAborted();
-      await multipart.publish(upload, parts, size);
+      await multipart.publish(upload, parts, { size, signal: options.signal });
     } catch (error) {
       // Nothing of it is visible; what an abort could not remove is left to the bucket's lifecycle rule.
       await multipart.abort(upload, undefined).catch(() => undefined);
@@ -107,10 +107,10 @@ export function s3Put(
       throw new DataProtectionError(`${key} is larger than S3 takes.`, 'NOT_SUPPORTED');
     }
     if (size > ONE_REQUEST_BYTES) {
-      await assertCreateOnly('MULTIPART', key);
+      await assertCreateOnly('MULTIPART', key, options.signal);
       await putInParts(key, body, size, options);
     } else {
-      await assertCreateOnly('PUT', key);
+      await assertCreateOnly('PUT', key, options.signal);
       options.signal?.throwIfAborted();
       await putWhole(key, body, options);
     }

@@ -3,7 +3,7 @@ import type { CompletedPart, Part } from '@aws-sdk/client-s3';
 import { DataProtectionError, StorageError } from '../types/errors.ts';
 import { assertObjectKey } from './object-key.ts';
 import type { S3Caller } from './s3-client.ts';
-import type { PublishKind } from './s3-create-only.ts';
+import type { AssertCreateOnly } from './s3-create-only.ts';
 import { failureOf } from './s3-errors.ts';
 import type { S3ObjectHeaders } from './s3-write-options.ts';
 import type { PutCall, ResumableUploads, StorageCall, UploadPart } from './storage.ts';
@@ -29,8 +29,12 @@ export interface S3Multipart {
     signal: AbortSignal | undefined,
   ): Promise<string>;
   list(upload: S3Upload, signal: AbortSignal | undefined): Promise<readonly Part[]>;
-  /** Publishes the object, create-only. It hears no signal: once asked for, only the answer tells what became of it. */
-  publish(upload: S3Upload, parts: readonly CompletedPart[], size: number): Promise<void>;
+  /** Publishes the object, create-only. Once that is asked for it hears no signal: only the answer tells what became of it. */
+  publish(
+    upload: S3Upload,
+    parts: readonly CompletedPart[],
+    call: StorageCall & { readonly size: number },
+  ): Promise<void>;
   abort(upload: S3Upload, signal: AbortSignal | undefined): Promise<void>;
 }
 
@@ -38,7 +42,7 @@ export interface S3Multipart {
 export function s3Multipart(
   caller: S3Caller,
   headers: S3ObjectHeaders,
-  assertCreateOnly: (kind: PublishKind, key: string) => Promise<void>,
+  assertCreateOnly: AssertCreateOnly,
 ): S3Multipart {
   const { bucket: Bucket } = caller;
 
@@ -86,9 +90,10 @@ export function s3Multipart(
       }
     },
 
-    async publish({ key, uploadId: UploadId }, parts, size) {
-      await assertCreateOnly('MULTIPART', key);
+    async publish({ key, uploadId: UploadId }, parts, { size, signal }) {
+      await assertCreateOnly('MULTIPART', key, signal);
       const access = await headers.access();
+      signal?.throwIfAborted();
       const input = { Bucket, Key: key, UploadId, ...access, IfNoneMatch: '*', MpuObjectSize: size };
       await caller.call({ operation: 'put', key }, undefined, async (client, http) => {
         try {
@@ -152,7 +157,7 @@ export function s3Uploads(
       const stored = new Map((await multipart.list(upload, signal)).map((part) => [part.PartNumber, part]));
       const completed = parts.map((part) => matching(part, stored.get(part.number), upload.key));
       signal?.throwIfAborted();
-      await multipart.publish(upload, completed, totalSize(parts));
+      await multipart.publish(upload, completed, { size: totalSize(parts), signal });
     },
 
     async abort(handle, { signal } = {}) {

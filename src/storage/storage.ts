@@ -12,7 +12,8 @@ export interface ObjectStorage {
    * Stores an object that did not exist. Create-only: `STORAGE_ALREADY_EXISTS` when the key is taken, whatever its
    * content, also when two writers race. When it resolves, the object is durable and readable by every process.
    * When it rejects or is aborted, nothing of the object is visible under its key, unless the answer was lost
-   * (`STORAGE_UNAVAILABLE`): then the object is there whole or not at all.
+   * (`STORAGE_UNAVAILABLE`, `STORAGE_THROTTLED`, `STORAGE_CORRUPT`, `STORAGE_NOT_MOUNTED`, `STORAGE_UNTRUSTED`): then the
+   * object is there whole or not at all.
    * `body` is not changed or kept after the promise settles; the pieces are stored one after another.
    */
   put(key: string, body: readonly Uint8Array[], options?: PutCall): Promise<void>;

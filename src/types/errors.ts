@@ -167,7 +167,7 @@ export const ERROR_CODES = {
     retryable: true,
   },
   STORAGE_QUOTA_EXCEEDED: {
-    happened: 'What is to be stored would pass the quota that the host set for the storage.',
+    happened: 'The organization has used up the quota that the host set for the storage; no backup begins.',
     remedy: 'Raise the quota, or free space within the retention rules.',
     retryable: false,
   },

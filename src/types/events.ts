@@ -9,6 +9,7 @@ import type {
 } from './backup.ts';
 import type { ErrorCode } from './errors.ts';
 import type { UUID } from './ids.ts';
+import type { QuotaUsage } from './usage.ts';
 
 /** What the services tell while they work. Listeners must not throw; what they throw is logged and dropped. */
 export interface BackupEvents {
@@ -40,6 +41,11 @@ export interface BackupEvents {
   };
   /** Scheduled backups have failed too often in a row; none starts until somebody resumes the configuration. */
   'configuration.suspended': { readonly configurationId: UUID; readonly organizationId: UUID };
+  /**
+   * A backup has ended with 80 % or more of a quota used, or was refused since all of it is: `description` names the
+   * storage, `share` is used ÷ quota.
+   */
+  'storage.quota': { readonly organizationId: UUID } & QuotaUsage;
   'storage-job.progress': { readonly job: StorageJob };
   'storage-job.ended': { readonly job: StorageJob };
   'restore.started': { readonly restore: RestoreOperation };

@@ -20,11 +20,21 @@ export async function runWorker(
   options: WorkerOptions & { readonly graceMs?: number } = {},
 ): Promise<void> {
   const { graceMs, ...rest } = options;
-  const worker = await protection.startWorker(rest);
-  await new Promise<void>((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
-  });
-  await worker.stop(graceMs === undefined ? {} : { graceMs });
-  await protection.close();
+  const told = Promise.withResolvers<void>();
+  const ends = (): void => {
+    for (const signal of SIGNALS) process.removeListener(signal, ends);
+    told.resolve();
+  };
+  // Before anything runs: a process that is told to end while it starts is to end in order, too.
+  for (const signal of SIGNALS) process.on(signal, ends);
+  try {
+    const worker = await protection.startWorker(rest);
+    await told.promise;
+    await worker.stop(graceMs === undefined ? {} : { graceMs });
+    await protection.close();
+  } finally {
+    ends();
+  }
 }
+
+const SIGNALS = ['SIGTERM', 'SIGINT'] as const;

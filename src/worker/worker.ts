@@ -1,9 +1,9 @@
 import type { JobQueue } from '../jobs/jobs.ts';
 import type { FoundWork } from '../repository/work-finder.ts';
-import type { Duties } from '../service/due-work.ts';
+import type { Duties, FoundWaiting } from '../service/due-work.ts';
 import { BackupError, DataProtectionError } from '../types/errors.ts';
 import type { Logger } from '../types/logger.ts';
-import { Slots } from './slots.ts';
+import { Lane } from './lane.ts';
 
 export interface WorkerOptions {
   /** How many of each run at once in this process: backups 2, verifications 1, replications (and what else is done over storage) 2. */
@@ -32,6 +32,9 @@ export interface Worker extends AsyncDisposable {
   stop(options?: { readonly graceMs?: number }): Promise<void>;
 }
 
+type Found = keyof FoundWaiting;
+const FOUND: readonly Found[] = ['backups', 'verifications', 'replications'];
+
 const DEFAULT_POLL_MS = 15_000;
 const DEFAULT_GRACE_MS = 30_000;
 
@@ -47,77 +50,81 @@ export async function startWorker(
   const { backups = 2, verifications = 1, replications = 2 } = options.concurrency ?? {};
   const pollMs = options.pollMs ?? DEFAULT_POLL_MS;
   requireCounts({ backups, verifications, replications, pollMs });
+  /** Nothing new is begun. */
+  const closing = new AbortController();
+  /** What runs is to end. */
   const stop = new AbortController();
-  const backupSlots = new Slots(backups);
-  const jobSlots = new Slots(verifications + replications);
-  let stopping: Promise<void> | undefined;
+  const note = (error: unknown): void => noteFailure(logger, undefined, error);
 
-  const run = (slots: Slots, work: FoundWork, task: Duties['runSnapshot'], signal: AbortSignal) =>
-    slots.run(work.id, async () => {
-      const stopped = AbortSignal.any([signal, stop.signal]);
-      if (stopped.aborted || stopping !== undefined) return;
-      await task(work, stopped).catch((error: unknown) => noteFailure(logger, work, error));
-    });
-  const snapshot = (work: FoundWork, signal: AbortSignal) =>
-    run(backupSlots, work, duties.runSnapshot, signal);
-  const storageJob = (work: FoundWork, signal: AbortSignal) =>
-    run(jobSlots, work, duties.runStorageJob, signal);
+  const lane = (limit: number, task: Duties['runSnapshot']) =>
+    new Lane(
+      limit,
+      async (work, signal) => {
+        if (closing.signal.aborted || signal.aborted) return;
+        await task(work, signal).catch((error: unknown) => noteFailure(logger, work, error));
+      },
+      stop.signal,
+    );
+  const lanes: Readonly<Record<Found, Lane>> = {
+    backups: lane(backups, duties.runSnapshot),
+    verifications: lane(verifications, duties.runStorageJob),
+    replications: lane(replications, duties.runStorageJob),
+  };
 
-  let looking: Promise<void> | undefined;
-  const look = async (): Promise<void> => {
-    try {
-      await duties.queueDue();
-      const { snapshots, storageJobs } = await duties.find();
-      for (const work of snapshots) if (backupSlots.free) void snapshot(work, stop.signal);
-      for (const work of storageJobs) if (jobSlots.free) void storageJob(work, stop.signal);
-    } catch (error) {
-      noteFailure(logger, undefined, error);
-    }
+  const find = oneAtATime(async () => {
+    const found = await duties.find();
+    for (const name of FOUND) lanes[name].offer(found[name]);
+  }, note);
+  const queueDue = oneAtATime(async () => {
+    if ((await duties.queueDue(closing.signal)) > 0 && !closing.signal.aborted) find.start();
+  }, note);
+  const look = (): void => {
+    queueDue.start();
+    find.start();
   };
-  const lookOnce = (): void => {
-    if (looking !== undefined || stopping !== undefined) return;
-    looking = look().finally(() => {
-      looking = undefined;
-    });
-  };
-  const timer = setInterval(lookOnce, pollMs);
-  lookOnce();
+  const timer = setInterval(look, pollMs);
+  look();
 
   await queue
     ?.work({
       BACKUP: {
         concurrency: backups,
         handle: ({ organizationId, snapshotId }, signal) =>
-          snapshot({ organizationId, id: snapshotId }, signal),
+          lanes.backups.run({ organizationId, id: snapshotId }, signal),
       },
       VERIFICATION: {
         concurrency: verifications,
         handle: ({ organizationId, storageJobId }, signal) =>
-          storageJob({ organizationId, id: storageJobId }, signal),
+          lanes.verifications.run({ organizationId, id: storageJobId }, signal),
       },
       REPLICATION: {
         concurrency: replications,
         handle: ({ organizationId, storageJobId }, signal) =>
-          storageJob({ organizationId, id: storageJobId }, signal),
+          lanes.replications.run({ organizationId, id: storageJobId }, signal),
       },
     })
-    .catch((error: unknown) => noteFailure(logger, undefined, error));
+    .catch(note);
 
   const end = async (graceMs: number): Promise<void> => {
     clearInterval(timer);
-    await looking;
-    const interrupted = new BackupError('The worker is stopping', 'BACKUP_INTERRUPTED');
-    const late = setTimeout(() => stop.abort(interrupted), graceMs);
+    closing.abort();
+    const graceOver = Promise.withResolvers<void>();
+    const late = setTimeout(() => {
+      stop.abort(new BackupError('The worker is stopping', 'BACKUP_INTERRUPTED'));
+      graceOver.resolve();
+    }, graceMs);
     try {
       await Promise.all([
-        queue?.stop({ graceMs }).catch((error: unknown) => noteFailure(logger, undefined, error)),
-        backupSlots.empty(),
-        jobSlots.empty(),
+        queue?.stop({ graceMs }).catch(note),
+        ...FOUND.map((name) => lanes[name].empty()),
+        // A look that the database does not answer must not hold up the stop.
+        Promise.race([Promise.all([find.ended(), queueDue.ended()]), graceOver.promise]),
       ]);
     } finally {
       clearTimeout(late);
     }
   };
+  let stopping: Promise<void> | undefined;
   const worker: Worker = {
     stop({ graceMs = DEFAULT_GRACE_MS } = {}) {
       stopping ??= Promise.resolve().then(() => end(graceMs));
@@ -126,6 +133,23 @@ export async function startWorker(
     [Symbol.asyncDispose]: () => worker.stop(),
   };
   return worker;
+}
+
+/** Work that is begun again only once it has ended. */
+function oneAtATime(work: () => Promise<void>, note: (error: unknown) => void) {
+  let going: Promise<void> | undefined;
+  return {
+    start(): void {
+      going ??= work()
+        .catch(note)
+        .finally(() => {
+          going = undefined;
+        });
+    },
+    async ended(): Promise<void> {
+      await going;
+    },
+  };
 }
 
 function noteFailure(logger: Logger, work: FoundWork | undefined, error: unknown): void {

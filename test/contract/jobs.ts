@@ -73,7 +73,8 @@ export function jobsContract(name: string, start: () => Promise<JobsServer>): vo
     beforeAll(async () => {
       process.on('unhandledRejection', onRejection);
       server = await start();
-    });
+      // It may have to be installed first.
+    }, 300_000);
     afterAll(async () => {
       await server?.[Symbol.asyncDispose]();
       process.off('unhandledRejection', onRejection);
@@ -383,13 +384,13 @@ export function jobsContract(name: string, start: () => Promise<JobsServer>): vo
     });
 
     it('keeps a job that lasts longer than its lock', async () => {
-      const queue = open({ lockMs: 1_000, stalledCheckMs: 200 });
-      const other = open({ lockMs: 1_000, stalledCheckMs: 200 });
+      const queue = open({ lockMs: 1_500, stalledCheckMs: 200 });
+      const other = open({ lockMs: 1_500, stalledCheckMs: 200 });
       let calls = 0;
       let ended = 0;
       const long = taking(async () => {
         calls += 1;
-        await sleep(2_500);
+        await sleep(3_500);
         ended += 1;
       });
       await Promise.all([queue.work(long), other.work(long)]);

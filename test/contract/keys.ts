@@ -47,7 +47,7 @@ export function keyContract(
 ): void {
   const { rotates = true, hasImpostor = true } = capabilities;
 
-  describe(`key contract: ${name}`, () => {
+  describe(`key contract: ${name}`, { timeout: 60_000 }, () => {
     let subject: KeysUnderTest;
     let keys: KeyProvider;
     let dataKey: Uint8Array;

@@ -32,5 +32,5 @@ storageContract(
     const { folder, close } = await temporaryFolder();
     return { storage: faultyStorage(localStorage({ path: folder }), []), close };
   },
-  { keyMayBeFolder: false, listedObjects: 300 },
+  { keyMayBeFolder: false, extent: 'SMALL' },
 );

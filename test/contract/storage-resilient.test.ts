@@ -43,5 +43,5 @@ storageContract(
       close: () => rm(folder, { recursive: true, force: true }),
     };
   },
-  { keyMayBeFolder: false, listedObjects: 300 },
+  { keyMayBeFolder: false, extent: 'SMALL' },
 );

@@ -36,21 +36,21 @@ async function underTest(fakeOptions: FakeS3Options = {}, options: Partial<S3Sto
   };
 }
 
-const small = { listedObjects: 100 };
+const SMALL = { extent: 'SMALL' } as const;
 
 storageContract('S3', () => underTest());
-storageContract('S3 with versions', () => underTest({ versioned: true }), small);
+storageContract('S3 with versions', () => underTest({ versioned: true }), SMALL);
 storageContract(
   'S3 with a customer key, on a store that keeps no checksums',
   () => underTest({ withoutChecksums: true }, WITH_CUSTOMER_KEY),
-  small,
+  SMALL,
 );
 
 uploadsContract('S3', () => underTest());
 uploadsContract(
   'S3 with versions and a customer key',
   () => underTest({ versioned: true }, WITH_CUSTOMER_KEY),
-  { listedParts: 20 },
+  SMALL,
 );
 
 const { TEST_S3_ENDPOINT: endpoint, TEST_S3_BUCKET: bucket, TEST_S3_REGION: region } = process.env;

@@ -13,9 +13,10 @@ const HOUR = 60 * 60;
 
 let server: SshServer;
 
+// It may have to install the server first.
 beforeAll(async () => {
   server = await startSshServer();
-});
+}, 300_000);
 
 afterAll(async () => {
   await server?.stop();
@@ -36,7 +37,7 @@ storageContract(
   { keyMayBeFolder: false },
 );
 
-describe('sftp', () => {
+describe('sftp', { timeout: 60_000 }, () => {
   let root: string;
   let storage: ObjectStorage;
   const opened: ObjectStorage[] = [];
@@ -233,7 +234,7 @@ describe('sftp', () => {
       const SFTP_TEST = JSON.stringify({ options, credential: await credentials() });
       execFileSync(process.execPath, ['--input-type=module', '-e', script.join('\n')], {
         env: { ...process.env, SFTP_TEST },
-        timeout: 20_000,
+        timeout: 50_000,
       });
       expect(await keysOf(storage)).toEqual(['from/child']);
     });
@@ -320,12 +321,12 @@ describe('sftp', () => {
     });
   });
 
-  it('gives back a huge object, whole and in part', { timeout: 60_000 }, async () => {
-    const pieces = Array.from({ length: 14 }, () => randomBytes(8 * MIB + 1));
+  it('gives back a huge object, whole and in part', async () => {
+    const pieces = Array.from({ length: 6 }, () => randomBytes(8 * MIB + 1));
     await storage.put('huge', pieces);
     const whole = Buffer.concat(pieces);
     expect(Buffer.compare(await storage.get('huge'), whole)).toBe(0);
-    const range = { offset: 100 * MIB - 7, length: 5 * MIB };
+    const range = { offset: 40 * MIB - 7, length: 5 * MIB };
     const part = await storage.get('huge', { range });
     expect(Buffer.compare(part, whole.subarray(range.offset, range.offset + range.length))).toBe(0);
   });

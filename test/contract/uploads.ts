@@ -3,6 +3,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ObjectInfo, ObjectStorage, ResumableUploads, UploadPart } from '../../src/storage/storage.ts';
 
 export interface UploadsContractCapabilities {
+  /**
+   * SMALL for another configuration of a storage, or a decorator of one, which another run holds to the WHOLE: the same
+   * tests with fewer parts.
+   */
+  readonly extent?: 'WHOLE' | 'SMALL';
   /** Bytes of the parts that the tests send. Left out, the least that the provider takes, 64 KiB or more. */
   readonly partBytes?: number;
   /** Parts in the large listing. Fewer only where a part is paid for, or where fewer are allowed. */
@@ -39,7 +44,8 @@ export function uploadsContract(
   factory: () => Promise<UploadsUnderTest>,
   capabilities: UploadsContractCapabilities = {},
 ): void {
-  const { listedParts = 1_005, putPartAfterEnd = 'REFUSED', timeout = 60_000 } = capabilities;
+  const { extent = 'WHOLE', putPartAfterEnd = 'REFUSED', timeout = 60_000 } = capabilities;
+  const { listedParts = extent === 'WHOLE' ? 1_005 : 20 } = capabilities;
 
   describe(`uploads contract: ${name}`, { timeout }, () => {
     let subject: UploadsUnderTest;
@@ -66,7 +72,7 @@ export function uploadsContract(
 
     async function expectObject(key: string, bytes: Uint8Array, reader = storage): Promise<void> {
       expect(await reader.stat(key)).toMatchObject({ key, size: bytes.byteLength });
-      expect(digestOf(await reader.get(key))).toBe(digestOf(bytes));
+      expect(Buffer.compare(await reader.get(key), bytes)).toBe(0);
     }
 
     it('has limits that fit together', () => {
@@ -80,13 +86,14 @@ export function uploadsContract(
     });
 
     describe('a whole upload', () => {
-      it.each([
+      const shapes: readonly (readonly [what: string, full: number, rest: number])[] = [
         ['one part', 0, 1],
         ['one full part', 1, 0],
         ['two full parts', 2, 0],
         ['three parts, the last of one byte', 2, 1],
         ['four parts, the last short', 3, 1_000],
-      ])('publishes %s', async (_, full, rest) => {
+      ];
+      it.each(extent === 'WHOLE' ? shapes : shapes.slice(1, 4))('publishes %s', async (_, full, rest) => {
         const bytes = randomBytes(full * partBytes + rest);
         const handle = await uploads.begin('large/object');
         const parts = await sendAll(uploads, handle, cut(bytes, partBytes));

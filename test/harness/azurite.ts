@@ -18,8 +18,11 @@ export interface Azurite extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-/** Ends the emulator when the process of the tests ends, however it ends. */
-const END_WITH_PARENT = 'data:text/javascript,process.on("disconnect", () => process.exit())';
+/** Ends the emulator and its folder when the process of the tests ends, however it ends. */
+const END_WITH_PARENT = `data:text/javascript,${encodeURIComponent(
+  'import { rmSync } from "node:fs"; const folder = process.cwd();' +
+    'process.on("disconnect", () => { rmSync(folder, { recursive: true, force: true }); process.exit(); });',
+)}`;
 const LISTENS = /successfully listens on (http:\/\/127\.0\.0\.1:\d+)/;
 
 export async function startAzurite(): Promise<Azurite> {

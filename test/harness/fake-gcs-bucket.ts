@@ -145,7 +145,9 @@ export class FakeGcsBucket {
     const head = body.indexOf('\r\n\r\n');
     const next = body.indexOf(`\r\n--${boundary}\r\n`, head);
     const content = body.indexOf('\r\n\r\n', next + 4);
-    const end = `\r\n--${boundary}--\r\n`;
+    const close = `\r\n--${boundary}--`;
+    // The line end after it is optional (RFC 2046, 5.1.1).
+    const end = body.subarray(-2).toString() === '\r\n' ? `${close}\r\n` : close;
     if (
       boundary === undefined ||
       head < 0 ||
@@ -155,7 +157,8 @@ export class FakeGcsBucket {
     ) {
       throw new GcsProblem(400, 'badContent', 'Malformed multipart body.');
     }
-    const metadata = JSON.parse(body.subarray(head + 4, next).toString());
+    const given = JSON.parse(body.subarray(head + 4, next).toString());
+    const metadata = { name: request.query.get('name') ?? undefined, ...given };
     request.json = metadata;
     return json(this.#store(request, metadata, body.subarray(content + 4, body.length - end.length)));
   }

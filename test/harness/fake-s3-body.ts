@@ -16,20 +16,23 @@ export async function receiveBody(request: IncomingMessage): Promise<ReceivedBod
   const raw = Buffer.concat(chunks);
   const { headers } = request;
   const payload = String(headers['x-amz-content-sha256']);
-  if (/^[0-9a-f]{64}$/.test(payload)) {
-    if (createHash('sha256').update(raw).digest('hex') !== payload) {
-      throw new FakeS3Error(400, 'XAmzContentSHA256Mismatch');
-    }
-  } else if (payload !== 'UNSIGNED-PAYLOAD' && payload !== 'STREAMING-UNSIGNED-PAYLOAD-TRAILER') {
-    throw new FakeS3Error(400, 'InvalidArgument');
-  }
   const { bytes, trailers } = payload.startsWith('STREAMING')
     ? unchunk(raw, headers)
     : { bytes: raw, trailers: {} };
+  let digest: Buffer | undefined;
+  const sha256Of = (encoding: 'hex' | 'base64') => {
+    digest ??= createHash('sha256').update(bytes).digest();
+    return digest.toString(encoding);
+  };
+  if (/^[0-9a-f]{64}$/.test(payload)) {
+    if (sha256Of('hex') !== payload) throw new FakeS3Error(400, 'XAmzContentSHA256Mismatch');
+  } else if (payload !== 'UNSIGNED-PAYLOAD' && payload !== 'STREAMING-UNSIGNED-PAYLOAD-TRAILER') {
+    throw new FakeS3Error(400, 'InvalidArgument');
+  }
   const sums: IncomingHttpHeaders = { ...headers, ...trailers };
   const checks: readonly [string, () => string][] = [
     ['content-md5', () => createHash('md5').update(bytes).digest('base64')],
-    ['x-amz-checksum-sha256', () => createHash('sha256').update(bytes).digest('base64')],
+    ['x-amz-checksum-sha256', () => sha256Of('base64')],
     ['x-amz-checksum-crc32', () => crc32Base64(bytes)],
   ];
   for (const [name, compute] of checks) {

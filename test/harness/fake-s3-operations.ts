@@ -38,10 +38,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   PutObject({ key, headers }, { bytes, sha256 }, bucket, options) {
     const attributes = attributesOf(headers, options);
     if (headers['content-length'] === undefined) throw new FakeS3Error(411, 'MissingContentLength');
-    const locks = attributes.lockMode !== undefined;
-    if (locks && sha256 === undefined && headers['content-md5'] === undefined) {
-      throw new FakeS3Error(400, 'InvalidRequest');
-    }
+    assertChecked(attributes, headers);
     if (options.ignoreIfNoneMatch === 'MULTIPART' || options.ignoreIfNoneMatch === undefined) {
       assertFree(headers['if-none-match'], key, bucket);
     }
@@ -141,6 +138,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     if (!(number >= 1 && number <= 10_000)) throw new FakeS3Error(400, 'InvalidArgument');
     if (upload.attributes.customerKeyMd5 !== customerKeyMd5(headers))
       throw new FakeS3Error(400, 'InvalidRequest');
+    assertChecked(upload.attributes, headers);
     const part = { bytes, etag: etagOf(bytes), sha256: options.withoutChecksums ? undefined : sha256 };
     upload.parts.set(number, part);
     return { headers: { etag: part.etag, 'x-amz-checksum-sha256': part.sha256 } };
@@ -262,6 +260,12 @@ function assertLocks({ lockEnabled = false }: FakeS3Options): void {
   if (!lockEnabled) throw new FakeS3Error(400, 'InvalidRequest');
 }
 
+/** What is locked, by itself or by the bucket, is sent with a checksum; the hash in the signature is none. */
+function assertChecked({ lockMode }: FakeAttributes, headers: Headers): void {
+  if (lockMode === undefined || headers['content-md5'] !== undefined || hasChecksum(headers)) return;
+  throw new FakeS3Error(400, 'InvalidRequest');
+}
+
 function attributesOf(headers: Headers, options: FakeS3Options): FakeAttributes {
   const text = (name: string) => {
     const value = headers[name];
@@ -275,9 +279,14 @@ function attributesOf(headers: Headers, options: FakeS3Options): FakeAttributes 
     storageClass: text('x-amz-storage-class') ?? 'STANDARD',
     customerKeyMd5: customerKeyMd5(headers),
     encryption: text('x-amz-server-side-encryption'),
-    lockMode,
-    lockUntil: until === undefined ? undefined : new Date(until),
+    ...(lockMode === undefined && options.defaultRetention !== undefined
+      ? defaultLock(options.defaultRetention)
+      : { lockMode, lockUntil: until === undefined ? undefined : new Date(until) }),
   };
+}
+
+function defaultLock({ mode, days }: NonNullable<FakeS3Options['defaultRetention']>) {
+  return { lockMode: mode, lockUntil: new Date(Date.now() + days * 86_400_000) };
 }
 
 /** The digest of the customer's key, which must agree with the key and the algorithm beside it. */

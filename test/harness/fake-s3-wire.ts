@@ -7,6 +7,8 @@ export interface FakeS3Options {
   readonly versioned?: boolean;
   /** Object Lock; the bucket is versioned then. */
   readonly lockEnabled?: boolean;
+  /** What the bucket locks objects with that ask for no lock; needs `lockEnabled`. */
+  readonly defaultRetention?: { readonly mode: string; readonly days: number };
   /** As stores do that keep no checksums. */
   readonly withoutChecksums?: boolean;
   /** Versions in a page of their list; fewer than S3's 1,000 to see several pages. */

@@ -1,11 +1,11 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { REDIS, requireProgram } from './debian-package.ts';
+import { freePort } from './free-port.ts';
 
 /** A Redis for tests. Where TEST_REDIS_URL names it, everything that would touch it as a whole is refused. */
 export interface RedisServer extends AsyncDisposable {
@@ -24,9 +24,6 @@ export interface RedisServer extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-const PROGRAMS = ['redis-server', 'valkey-server'];
-const POLICY = '/usr/sbin/policy-rc.d';
-
 /**
  * The server that TEST_REDIS_URL names, unless the test needs to control its server; else a private one on a random
  * port of 127.0.0.1, without persistence. It is gone after `stop()` and when this process ends in any other way.
@@ -40,7 +37,7 @@ export async function startRedis(
 ): Promise<RedisServer> {
   const given = process.env.TEST_REDIS_URL;
   if (given && (options.control ?? 'not-needed') === 'not-needed') return named(given);
-  return ownServer(await program(), options.settings ?? {});
+  return ownServer(await requireProgram(REDIS), options.settings ?? {});
 }
 
 async function ownServer(file: string, settings: Readonly<Record<string, string>>): Promise<RedisServer> {
@@ -130,63 +127,6 @@ async function command(url: string, work: (client: Redis) => Promise<unknown>): 
   }
 }
 
-async function program(): Promise<string> {
-  const there = onPath();
-  if (there !== undefined) return there;
-  const how =
-    'Install it (Debian: apt-get install redis-server; macOS: brew install redis) or set TEST_REDIS_URL.';
-  if (process.platform !== 'linux' || process.getuid?.() !== 0 || !isDebian()) {
-    throw new Error(`The tests need redis-server or valkey-server on the PATH. ${how}`);
-  }
-  try {
-    await install();
-  } catch (error) {
-    throw new Error(`apt-get could not install redis-server. ${how}`, { cause: error });
-  }
-  const installed = onPath();
-  if (installed === undefined) throw new Error(`redis-server is not on the PATH after its install. ${how}`);
-  return installed;
-}
-
-/** The package would start its service, with a fixed port and files of its own: a policy forbids that meanwhile. */
-async function install(): Promise<void> {
-  const forbid = await writeFile(POLICY, '#!/bin/sh\nexit 101\n', { flag: 'wx' }).then(
-    () => 'ours' as const,
-    () => 'there already' as const,
-  );
-  const apt = (...args: string[]): void =>
-    void execFileSync('apt-get', ['-q', '-y', '-o', 'DPkg::Lock::Timeout=120', ...args], {
-      stdio: 'pipe',
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    });
-  try {
-    if (forbid === 'ours') await chmod(POLICY, 0o755);
-    console.log('redis: installing the package redis-server (it stays on this machine)');
-    apt('update');
-    apt('install', '--no-install-recommends', 'redis-server');
-  } finally {
-    if (forbid === 'ours') await rm(POLICY, { force: true });
-  }
-}
-
-function onPath(): string | undefined {
-  const folders = (process.env.PATH ?? '').split(delimiter);
-  return PROGRAMS.flatMap((name) => folders.map((folder) => join(folder, name))).find(isExecutable);
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function isDebian(): boolean {
-  return isExecutable('/usr/bin/apt-get');
-}
-
 /** A shell on a pipe that closes when this process ends, however it ends: then it ends the server. */
 function spawnGuard(pid: number | undefined, folder: string): { release(): void } {
   const script = 'read -r word; test "$word" = done && exit 0; kill -KILL "$1"; rm -rf "$2"';
@@ -200,16 +140,4 @@ function spawnGuard(pid: number | undefined, folder: string): { release(): void 
   stdin.on('error', () => {});
   if ('unref' in stdin && typeof stdin.unref === 'function') stdin.unref();
   return { release: () => void stdin.end('done\n') };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
-  });
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

@@ -83,7 +83,15 @@ export async function createBench(
   content: Content,
   over: Partial<DataProtectionOptions> = {},
 ): Promise<ServiceBench> {
-  const database = await createTestDatabase();
+  return benchOn(await createTestDatabase(), content, over);
+}
+
+/** On a migrated database, which goes with the bench. */
+export async function benchOn(
+  database: TestDatabase,
+  content: Content,
+  over: Partial<DataProtectionOptions> = {},
+): Promise<ServiceBench> {
   const folder = await mkdtemp(join(tmpdir(), 'care-service-'));
   const client = new pg.Client({ connectionString: database.url });
   await client.connect();

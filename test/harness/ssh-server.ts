@@ -1,10 +1,12 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { accessSync, constants, readFileSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { requireProgram, SSHD } from './debian-package.ts';
+import { freePort } from './free-port.ts';
 
 /** An OpenSSH server of the test's own, with its own keys, on 127.0.0.1. Files below `folder` vanish with it. */
 export interface SshServer extends AsyncDisposable {
@@ -30,16 +32,14 @@ export interface SshServer extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-const POLICY = '/usr/sbin/policy-rc.d';
-const HOW = 'Install it (Debian: apt-get install openssh-server).';
-
 /**
  * Starts `sshd` on a random port, for the user that runs the test, with a key made for it. It reads nothing of /etc/ssh
  * and of the user's own keys. Without sshd it installs Debian's package, where it may. What stays on the machine: the
  * package, and as root the empty folder /run/sshd, without which sshd does not start.
  */
 export async function startSshServer(options: { readonly subsystem?: string } = {}): Promise<SshServer> {
-  const program = await sshd();
+  // sshd starts itself again for each connection: its path is absolute.
+  const program = await requireProgram(SSHD);
   // In memory where that is possible: thousands of fsyncs on a busy disk would be most of the time of a suite.
   const base = await mkdtemp(join(isWritable('/dev/shm') ? '/dev/shm' : tmpdir(), 'care-sshd-'));
   const folder = join(base, 'files');
@@ -171,63 +171,9 @@ function accepts(port: number): Promise<boolean> {
   });
 }
 
-async function sshd(): Promise<string> {
-  const there = onPath();
-  if (there !== undefined) return there;
-  if (process.platform !== 'linux' || process.getuid?.() !== 0 || !isExecutable('/usr/bin/apt-get')) {
-    throw new Error(`The tests of SFTP need sshd. ${HOW}`);
-  }
-  try {
-    await install();
-  } catch (error) {
-    throw new Error(`apt-get could not install openssh-server. ${HOW}`, { cause: error });
-  }
-  const installed = onPath();
-  if (installed === undefined) throw new Error(`sshd is not there after its install. ${HOW}`);
-  return installed;
-}
-
-/** The package would start its service, on port 22: a policy forbids that meanwhile. */
-async function install(): Promise<void> {
-  const forbid = await writeFile(POLICY, '#!/bin/sh\nexit 101\n', { flag: 'wx' }).then(
-    () => 'ours' as const,
-    () => 'there already' as const,
-  );
-  const apt = (...args: string[]): void =>
-    void execFileSync('apt-get', ['-q', '-y', '-o', 'DPkg::Lock::Timeout=120', ...args], {
-      stdio: 'pipe',
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    });
-  try {
-    if (forbid === 'ours') await chmod(POLICY, 0o755);
-    console.log('sshd: installing the package openssh-server (it stays on this machine)');
-    apt('update');
-    apt('install', '--no-install-recommends', 'openssh-server');
-  } finally {
-    if (forbid === 'ours') await rm(POLICY, { force: true });
-  }
-}
-
-/** sshd starts itself again for each connection and must be named by an absolute path. */
-function onPath(): string | undefined {
-  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'];
-  return folders
-    .filter((folder) => folder.startsWith('/'))
-    .map((folder) => join(folder, 'sshd'))
-    .find(isExecutable);
-}
-
-function isExecutable(file: string): boolean {
-  return isAllowed(file, constants.X_OK);
-}
-
 function isWritable(folder: string): boolean {
-  return isAllowed(folder, constants.W_OK);
-}
-
-function isAllowed(file: string, mode: number): boolean {
   try {
-    accessSync(file, mode);
+    accessSync(folder, constants.W_OK);
     return true;
   } catch {
     return false;
@@ -250,16 +196,4 @@ function spawnGuard(pid: number | undefined, folder: string): { release(): void 
   stdin.on('error', () => {});
   if ('unref' in stdin && typeof stdin.unref === 'function') stdin.unref();
   return { release: () => void stdin.end('done\n') };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
-  });
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

@@ -99,6 +99,16 @@ function methods({ configuration, snapshot, restore, job }: Objects) {
     ['getJobStatus', 'backup:read', (s) => s.getJobStatus(job.id)],
     ['cancelJob', 'backup:create', (s) => s.cancelJob(job.id)],
     ['previewSchedule', 'backup:read', (s) => s.previewSchedule(configuration.id)],
+    [
+      'getStorageUsage',
+      'backup:read',
+      (s) => s.getStorageUsage({ configurationId: configuration.id, measure: true }),
+    ],
+    [
+      'getStorageAnalytics',
+      'backup:read',
+      (s) => s.getStorageAnalytics({ configurationId: configuration.id }),
+    ],
     ['getRestoreOperation', 'backup:read', (s) => s.getRestoreOperation(restore.id)],
     ['cancelRestoreOperation', 'backup:restore', (s) => s.cancelRestoreOperation(restore.id)],
   ];

@@ -67,6 +67,11 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
   await own.createAttempt({ id: attemptId, snapshotId, storagePrefix: 'p', worker: 'w' });
   const enqueuedId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
   await own.enqueueRun(enqueuedId, LIMITS);
+  await own.insertSnapshot({
+    ...aSnapshot(configurationId),
+    trigger: 'SCHEDULED',
+    scheduledAt: SCHEDULED_AT,
+  });
   const jobs = { queued: randomUUID(), working: randomUUID() };
   await own.insertStorageJob(aStorageJob(configurationId, completed.id, jobs.queued, 'HEALING'));
   await own.insertStorageJob(aStorageJob(configurationId, completed.id, jobs.working, 'REPLICATION'));
@@ -87,6 +92,7 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
   };
 }
 
+const SCHEDULED_AT = '2026-02-03T04:05:06.000Z';
 const LIMITS = { maxAttempts: 3, notBefore: START, mustEndBy: null, maxDurationMs: 60_000 };
 
 const aStorageJob = (
@@ -149,6 +155,9 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
     return entered;
   },
   findRunLimits: (r, e) => r.findRunLimits(e.enqueuedId),
+  hasScheduledRun: (r, e) => r.hasScheduledRun(e.configurationId, SCHEDULED_AT),
+  setRunNotBefore: (r, e) => r.setRunNotBefore(e.enqueuedId, LATER),
+  allowAnotherTry: (r, e) => r.allowAnotherTry(e.enqueuedId),
   hasQueuedRun: (r, e) => r.hasQueuedRun(e.configurationId),
   insertStorageJob: (r, e) =>
     r.insertStorageJob(aStorageJob(e.configurationId, e.completedId, randomUUID(), 'VERIFICATION')),
@@ -159,6 +168,12 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
   completeStorageJob: (r, e) => r.completeStorageJob(e.jobs.working, { stored: 1 }),
   failStorageJob: (r, e) => r.failStorageJob(e.jobs.working, aFailure().error, LATER),
   cancelStorageJob: (r, e) => r.cancelStorageJob(e.jobs.queued),
+  findUsedConfigurations: (r, e) => r.findUsedConfigurations(e.configurationId),
+  findUsedPlaces: (r) => r.findUsedPlaces(),
+  findKnownPaths: (r) => r.findKnownPaths(),
+  findGrowth: (r, e) => r.findGrowth([e.configurationId], []),
+  findPlaceGrowth: (r) => r.findPlaceGrowth(START, START),
+  takeQuotaUse: (r) => r.takeQuotaUse([aResult().storageLocation.destination]),
   createAttempt: (r, e) =>
     r.createAttempt({ id: randomUUID(), snapshotId: e.queuedId, storagePrefix: 'p', worker: 'thief' }),
   findAttemptById: (r, e) => r.findAttemptById(e.running.attemptId),

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import fc from 'fast-check';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { type ResilientOptions, resilientStorage } from '../../src/storage/resilient.ts';
 import { s3Storage } from '../../src/storage/s3.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
@@ -9,7 +9,6 @@ import { DataProtectionError } from '../../src/types/errors.ts';
 import { type FakeS3, startFakeS3 } from '../harness/fake-s3.ts';
 import {
   type HttpFault,
-  type HttpFaultProxy,
   type HttpFaultRule,
   httpFaultProxy,
   type TcpFault,
@@ -34,36 +33,36 @@ const FAULTS: Record<string, HttpFault> = {
   '429': { effect: 'ANSWER', status: 429, headers: { 'retry-after': '2' } },
 };
 
-let store: TinyObjectStore;
-let proxy: HttpFaultProxy;
+/** Only what stalls waits for the limit; whatever else is slow, is slow because the machine is busy. */
+const limitOf = ({ effect }: HttpFault): number => (effect === 'STALL' ? 1_000 : 15_000);
 
-beforeAll(async () => {
-  store = await tinyObjectStore();
-  proxy = await httpFaultProxy({ port: store.port });
-});
-
-afterAll(async () => {
-  await proxy.close();
-  await store.close();
-});
-
-beforeEach(() => {
-  store.clear();
-  proxy.plan([]);
-});
-
-/** Pauses are noted instead of waited for; the clock of the breaker moves by hand. */
-function throughProxy(options: ResilientOptions = {}) {
-  const sleeps: number[] = [];
-  const time = { now: 0 };
-  const timing = {
-    ...systemTiming,
-    now: () => time.now,
-    sleep: async (milliseconds: number) => void sleeps.push(milliseconds),
+/** A store of its own behind a proxy of its own, so that tests and rounds wait side by side. */
+async function behindProxy() {
+  const store = await tinyObjectStore();
+  const proxy = await httpFaultProxy({ port: store.port });
+  /** Pauses are noted instead of waited for; the clock of the breaker moves by hand. */
+  const throughProxy = (limitMs: number, options: ResilientOptions = {}) => {
+    const sleeps: number[] = [];
+    const time = { now: 0 };
+    const timing = {
+      ...systemTiming,
+      now: () => time.now,
+      sleep: async (milliseconds: number) => void sleeps.push(milliseconds),
+    };
+    const limits = { requestTimeoutMs: limitMs, putTimeoutMs: limitMs, getTimeoutMs: limitMs };
+    const storage = resilientStorage(tinyStorage(proxy.url), {
+      ...limits,
+      attempts: ATTEMPTS,
+      timing,
+      ...options,
+    });
+    return { storage, sleeps, time };
   };
-  const limits = { requestTimeoutMs: 300, putTimeoutMs: 300, getTimeoutMs: 300, attempts: ATTEMPTS };
-  const storage = resilientStorage(tinyStorage(proxy.url), { ...limits, timing, ...options });
-  return { storage, sleeps, time };
+  const close = async () => {
+    await proxy.close();
+    await store.close();
+  };
+  return { store, proxy, throughProxy, [Symbol.asyncDispose]: close };
 }
 
 const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
@@ -86,41 +85,46 @@ async function program(storage: ObjectStorage): Promise<unknown> {
 }
 
 describe('one fault at a time', () => {
+  const stateOf = ({ objects }: TinyObjectStore) =>
+    [...objects].map(([key, body]) => `${key} ${digest(body)}`);
+
   it.each(Object.entries(FAULTS))(
     '%s, at each request in turn, changes nothing',
     { timeout: 60_000 },
     async (_, fault) => {
-      const sound = await program(throughProxy().storage);
-      const requests = proxy.requests.length;
+      await using without = await behindProxy();
+      const sound = await program(without.throughProxy(15_000).storage);
+      const requests = without.proxy.requests.length;
       expect(requests).toBe(12);
-      const after = [...store.objects].map(([key, body]) => `${key} ${digest(body)}`);
-      let injected = 0;
-      for (let n = 1; n <= requests; n += 1) {
-        store.clear();
-        proxy.plan([{ request: n, fault }]);
-        expect(await program(throughProxy().storage), `request ${n}`).toEqual(sound);
-        expect(
-          [...store.objects].map(([key, body]) => `${key} ${digest(body)}`),
-          `request ${n}`,
-        ).toEqual(after);
+      const after = stateOf(without.store);
+      const at = async (request: number) => {
+        await using behind = await behindProxy();
+        const { store, proxy, throughProxy } = behind;
+        proxy.plan([{ request, fault }]);
+        expect(await program(throughProxy(limitOf(fault)).storage), `request ${request}`).toEqual(sound);
+        expect(stateOf(store), `request ${request}`).toEqual(after);
         // The one more, a listing from its start, and a look at what an ambiguous put has stored.
         expect(proxy.requests.length).toBeLessThanOrEqual(requests + 4);
-        injected += proxy.injected.length;
-      }
-      expect(injected).toBe(requests);
+        expect(proxy.injected).toHaveLength(1);
+      };
+      await Promise.all(Array.from({ length: requests }, (_request, index) => at(index + 1)));
     },
   );
 
   it('waits as long as the provider asks', async () => {
+    await using behind = await behindProxy();
+    const { proxy, throughProxy } = behind;
     proxy.plan([{ request: 1, fault: { effect: 'ANSWER', status: 429, headers: { 'retry-after': '7' } } }]);
-    const { storage, sleeps } = throughProxy();
+    const { storage, sleeps } = throughProxy(15_000);
     await storage.put('a', [Buffer.from('x')]);
     expect(sleeps).toEqual([7_000]);
   });
 
   it('outlasts a slow connection', async () => {
+    await using behind = await behindProxy();
+    const { proxy, throughProxy } = behind;
     proxy.plan([{ request: 'every', fault: { effect: 'SLOW', bytesPerSecond: 200_000 } }]);
-    const { storage } = throughProxy({ putTimeoutMs: 10_000, getTimeoutMs: 10_000 });
+    const { storage } = throughProxy(15_000);
     const body = randomBytes(50_000);
     await storage.put('a', [body]);
     expect(digest(await storage.get('a'))).toBe(digest(body));
@@ -128,12 +132,16 @@ describe('one fault at a time', () => {
   });
 });
 
-describe('a fault that stays', () => {
+describe.concurrent('a fault that stays', () => {
+  /** No request that this limits would be answered otherwise. */
+  const limitOfAll = ({ effect }: HttpFault): number => (effect === 'STALL' ? 300 : 15_000);
   const writes: HttpFaultRule['only'] = ({ method }) => method === 'PUT';
 
   it.each(Object.entries(FAULTS))('%s: puts are bounded, and their outcome is true', async (_, fault) => {
+    await using behind = await behindProxy();
+    const { store, proxy, throughProxy } = behind;
     proxy.plan([{ only: writes, request: 'every', fault }]);
-    const { storage } = throughProxy();
+    const { storage } = throughProxy(15_000, { putTimeoutMs: limitOfAll(fault) });
     const [outcome] = await Promise.allSettled([storage.put('a', [Buffer.from('a body of some bytes')])]);
     const stored = store.objects.get('a');
     expect(outcome.status === 'fulfilled').toBe(stored !== undefined);
@@ -146,9 +154,10 @@ describe('a fault that stays', () => {
   it.each(Object.entries(FAULTS))(
     '%s everywhere: nothing is claimed that is not known',
     async (name, fault) => {
-      store.clear();
+      await using behind = await behindProxy();
+      const { store, proxy, throughProxy } = behind;
       proxy.plan([{ request: 'every', fault }]);
-      const { storage } = throughProxy();
+      const { storage } = throughProxy(limitOfAll(fault));
       const [put] = await Promise.allSettled([storage.put('a', [randomBytes(200)])]);
       if (put.status === 'rejected') {
         expect(put.reason).toMatchObject({
@@ -174,7 +183,9 @@ describe('a fault that stays', () => {
   );
 
   it('opens the breaker, keeps the provider in peace, and closes it again', async () => {
-    const { storage, time } = throughProxy();
+    await using behind = await behindProxy();
+    const { store, proxy, throughProxy } = behind;
+    const { storage, time } = throughProxy(15_000);
     proxy.plan([{ request: 'every', fault: { effect: 'CUT_BEFORE_REQUEST' } }]);
     await expect(storage.stat('a')).rejects.toMatchObject({ code: 'STORAGE_UNAVAILABLE' });
     expect(storage.health()).toMatchObject({ state: 'OPEN', consecutiveFailures: 5 });
@@ -197,19 +208,20 @@ describe('a fault that stays', () => {
   });
 });
 
-describe('connections', () => {
+describe.concurrent('connections', () => {
   it.each<[string, TcpFault]>([
     ['reset', { effect: 'RESET' }],
     ['stalled', { effect: 'STALL' }],
     ['cut in the request', { effect: 'CUT', direction: 'TO_SERVER', afterBytes: 5_000 }],
     ['cut in the answer', { effect: 'CUT', direction: 'TO_CLIENT', afterBytes: 20 }],
   ])('that are %s at first lose nothing', async (_, fault) => {
+    const store = await tinyObjectStore();
     const tcp = await tcpFaultProxy({ port: store.port });
     tcp.plan((connection) => (connection <= 3 ? fault : undefined));
     const storage = resilientStorage(tinyStorage(`http://127.0.0.1:${tcp.port}`), {
-      putTimeoutMs: 300,
-      getTimeoutMs: 300,
-      requestTimeoutMs: 300,
+      putTimeoutMs: 500,
+      getTimeoutMs: 500,
+      requestTimeoutMs: 500,
       timing: { ...systemTiming, sleep: async () => undefined },
     });
     const body = randomBytes(70_000);
@@ -218,13 +230,12 @@ describe('connections', () => {
     expect(digest(await storage.get('a'))).toBe(digest(body));
     expect(tcp.injected()).toBe(3);
     await tcp.close();
+    await store.close();
   });
 });
 
 describe('S3', () => {
-  let fake: FakeS3;
-  let before: HttpFaultProxy;
-  const open = (endpoint: string) =>
+  const open = (fake: FakeS3, endpoint: string) =>
     s3Storage({
       bucket: fake.bucketName,
       endpoint,
@@ -232,27 +243,37 @@ describe('S3', () => {
       credentials: async () => ({ ...fake.keys }),
     });
 
-  async function stateOf(storage: ObjectStorage): Promise<string[]> {
-    const state: string[] = [];
-    for await (const { key } of storage.list('')) state.push(`${key} ${digest(await storage.get(key))}`);
-    return state.sort();
-  }
+  const stateOf = ({ bucket }: FakeS3) =>
+    [...bucket.objects]
+      .map(([key, [version]]) => `${key} ${digest(version?.bytes ?? Buffer.alloc(0))}`)
+      .sort();
 
-  async function empty(storage: ObjectStorage): Promise<void> {
-    for await (const { key } of storage.list('')) await storage.delete(key);
+  /** A client that has found out what it finds out about the bucket once: the requests that it makes then are counted. */
+  async function through(limitMs: number) {
+    const fake = await startFakeS3();
+    const proxy = await httpFaultProxy({ port: Number(new URL(fake.endpoint).port) });
+    const inner = open(fake, proxy.url);
+    const close = async () => {
+      await inner.close?.();
+      await proxy.close();
+      await fake.close();
+    };
+    await inner.put('warm', []);
+    await inner.stat('none');
+    await inner.delete('warm');
+    proxy.plan([]);
+    const limits = { requestTimeoutMs: limitMs, putTimeoutMs: limitMs, getTimeoutMs: limitMs, settleMs: 50 };
+    const timing = { ...systemTiming, sleep: async () => undefined };
+    const storage = resilientStorage(inner, { ...limits, timing });
+    return { fake, proxy, storage, [Symbol.asyncDispose]: close };
   }
 
   beforeAll(async () => {
-    fake = await startFakeS3();
-    before = await httpFaultProxy({ port: Number(new URL(fake.endpoint).port) });
-    // Loads the SDK, which takes longer than the time limits of the test.
-    const storage = open(fake.endpoint);
+    // Loads the SDK, which takes longer than the time limits of the tests.
+    const fake = await startFakeS3();
+    const storage = open(fake, fake.endpoint);
     await storage.stat('a');
     await storage.close?.();
-  });
-
-  afterAll(async () => {
-    await before.close();
     await fake.close();
   });
 
@@ -260,55 +281,36 @@ describe('S3', () => {
     '%s, at some requests in turn, changes nothing',
     { timeout: 60_000 },
     async (_, fault) => {
-      const direct = open(fake.endpoint);
-      /** What it finds out about the bucket once, it has found out. */
-      const through = async () => {
-        const inner = open(before.url);
-        before.plan([]);
-        await inner.put('warm', []);
-        await inner.stat('none');
-        await inner.delete('warm');
-        const limits = { requestTimeoutMs: 500, putTimeoutMs: 500, getTimeoutMs: 500, settleMs: 50 };
-        const timing = { ...systemTiming, sleep: async () => undefined };
-        return resilientStorage(inner, { ...limits, timing });
+      await using without = await through(15_000);
+      const sound = await program(without.storage);
+      const after = stateOf(without.fake);
+      const requests = without.proxy.requests.length;
+      const at = async (request: number) => {
+        await using faulty = await through(limitOf(fault));
+        const { fake, proxy, storage } = faulty;
+        proxy.plan([{ request, fault }]);
+        expect(await program(storage), `request ${request}`).toEqual(sound);
+        expect(stateOf(fake), `request ${request}`).toEqual(after);
+        expect(proxy.requests.length).toBeLessThanOrEqual(requests + 2 * ATTEMPTS);
+        expect(proxy.injected).toHaveLength(1);
       };
-      await empty(direct);
-      const first = await through();
-      before.plan([]);
-      const sound = await program(first);
-      await first.close?.();
-      const after = await stateOf(direct);
-      const requests = before.requests.length;
-      let injected = 0;
-      for (let n = 1; n <= requests; n += 2) {
-        await empty(direct);
-        const storage = await through();
-        before.plan([{ request: n, fault }]);
-        expect(await program(storage), `request ${n}`).toEqual(sound);
-        await storage.close?.();
-        expect(await stateOf(direct), `request ${n}`).toEqual(after);
-        expect(before.requests.length).toBeLessThanOrEqual(requests + 2 * ATTEMPTS);
-        injected += before.injected.length;
-      }
-      expect(injected).toBe(Math.ceil(requests / 2));
-      await direct.close?.();
+      const odd = Array.from({ length: Math.ceil(requests / 2) }, (_request, index) => 2 * index + 1);
+      await Promise.all(odd.map(at));
     },
   );
 });
 
 describe('any faults', () => {
   it('leave no doubt about what is stored', { timeout: 120_000 }, async () => {
+    await using behind = await behindProxy();
+    const { store, proxy, throughProxy } = behind;
     const fault = fc.constantFrom(...Object.values(FAULTS).filter(({ effect }) => effect !== 'STALL'));
     let injected = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(fc.option(fault), { maxLength: 40, size: 'max' }), async (faults) => {
         store.clear();
         proxy.plan(faults.flatMap((each, n) => (each === null ? [] : [{ request: n + 1, fault: each }])));
-        const { storage } = throughProxy({
-          breakerOpenMs: 0,
-          requestTimeoutMs: 10_000,
-          putTimeoutMs: 10_000,
-        });
+        const { storage } = throughProxy(15_000, { breakerOpenMs: 0 });
         for (const [key, body] of Object.entries(BODIES)) {
           const [outcome] = await Promise.allSettled([storage.put(key, [body])]);
           const stored = store.objects.get(key);

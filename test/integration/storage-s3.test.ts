@@ -77,6 +77,19 @@ describe('create-only', () => {
     expect([...fake.bucket.objects.keys()].sort()).toEqual(['p/a', 'p/b', 'q/c']);
   });
 
+  it.each([1, 17 * MIB])('stores where the bucket locks every object (%i bytes)', async (size) => {
+    const { fake, storage } = await start({
+      lockEnabled: true,
+      defaultRetention: { mode: 'GOVERNANCE', days: 1 },
+    });
+    await storage.put('p/a', [Buffer.alloc(size)]);
+    expect(fake.bucket.current('p/a')?.lockMode).toBe('GOVERNANCE');
+    // The lock keeps the probe's object; another process finds it, and nobody sees it.
+    await open(fake).put('p/b', [Buffer.alloc(size)]);
+    expect(await keysOf(storage)).toEqual(['p/a', 'p/b']);
+    expect(fake.bucket.uploads.size).toBe(0);
+  });
+
   it('agrees with probes of other processes at the same time', async () => {
     const { fake } = await start({ versioned: true });
     const stores = Array.from({ length: 10 }, () => open(fake));

@@ -1,12 +1,16 @@
+import { connect, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { DataProtection, DataProtectionOptions } from '../../src/compose.ts';
+import { createDatabase } from '../../src/repository/database.ts';
+import { createWorkFinder } from '../../src/repository/work-finder.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
 import type { BackupSnapshot, BackupSnapshotStatus } from '../../src/types/backup.ts';
 import { StorageError } from '../../src/types/errors.ts';
 import { actorOf, createBench, type ServiceBench } from '../harness/service-bench.ts';
-import { TINY_ORGANIZATION, tinyData, tinyDifferences } from '../harness/service-tiny.ts';
+import { OTHER_ORGANIZATION, TINY_ORGANIZATION, tinyData, tinyDifferences } from '../harness/service-tiny.ts';
 
 const POLL_MS = 100;
 const LIMIT_MS = 60_000;
@@ -76,6 +80,45 @@ function failing(inner: ObjectStorage): { readonly storage: ObjectStorage; fail:
 }
 
 const down = () => new StorageError('Injected: the provider is down.', 'STORAGE_UNAVAILABLE');
+
+/** A way to a server that can be cut and mended. */
+async function openWay(host: string, port: number) {
+  const open = new Set<Socket>();
+  let state: 'open' | 'cut' = 'open';
+  const server = createServer((near) => {
+    const far = connect(port, host);
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      open.add(socket);
+      socket.on('error', () => undefined);
+      socket.on('close', () => {
+        open.delete(socket);
+        other.destroy();
+      });
+      socket.pipe(other);
+    }
+    if (state === 'cut') near.destroy();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  const cut = (): void => {
+    state = 'cut';
+    for (const socket of open) socket.destroy();
+  };
+  return {
+    port: typeof address === 'object' ? address?.port : undefined,
+    cut,
+    mend: (): void => {
+      state = 'open';
+    },
+    [Symbol.asyncDispose]: async () => {
+      cut();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
 
 describe('a queued backup', () => {
   test('waits for a worker, is run by one, and can be restored', async () => {
@@ -211,7 +254,6 @@ describe('workers', () => {
     open.resolve();
     await stopped;
     expect((await bench.backups.getSnapshot(id)).errors).toMatchObject([{ code: 'BACKUP_INTERRUPTED' }]);
-    await sql('UPDATE care_backup.backup_queue SET not_before = now() WHERE snapshot_id = $1', [id]);
     await work();
     await reaches(id, 'COMPLETED');
     expect(await attemptsOf(id)).toBe(2);
@@ -225,6 +267,73 @@ describe('workers', () => {
     const { id } = await bench.backups.createSnapshot({ configurationId });
     await sleep(5 * POLL_MS);
     expect((await bench.backups.getSnapshot(id)).status).toBe('QUEUED');
+  });
+
+  test('wait for a source that cannot be reached, however long, without using up tries', async () => {
+    const { hostname, port } = new URL(bench.database.url);
+    await using way = await openWay(hostname, Number(port));
+    const source = new URL(bench.database.url);
+    source.host = `127.0.0.1:${way.port}`;
+    const { id: configurationId } = await bench.configure();
+    await work({ source: source.href });
+    way.cut();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    for (let looks = 0; looks < 4; looks += 1) {
+      const hindered = 'SELECT 1 FROM care_backup.backup_queue WHERE snapshot_id = $1 AND not_before > now()';
+      await until('a look', async () => (await sql(hindered, [id])).rows.length === 1);
+      await sql('UPDATE care_backup.backup_queue SET not_before = now() WHERE snapshot_id = $1', [id]);
+    }
+    expect(await bench.backups.getSnapshot(id)).toMatchObject({ status: 'QUEUED', errors: [] });
+    expect(await attemptsOf(id)).toBe(0);
+    way.mend();
+    await sql('UPDATE care_backup.backup_queue SET not_before = now() WHERE snapshot_id = $1', [id]);
+    await reaches(id, 'COMPLETED');
+  });
+
+  test('do not let many that cannot begin keep others from beginning', async () => {
+    const hindered = join(bench.folder, 'hindered');
+    const destination = { type: 'LOCAL_FILESYSTEM', localStorage: { path: hindered } } as const;
+    const configurations = await Promise.all(
+      Array.from({ length: 105 }, () => bench.configure({ storageDestination: destination })),
+    );
+    configurations.push(await bench.configure());
+    const left = configurations.slice(0, -1);
+    const ask = async (): Promise<void> => {
+      for (let next = left.pop(); next !== undefined; next = left.pop())
+        await bench.backups.createSnapshot({ configurationId: next.id });
+    };
+    await Promise.all([ask(), ask(), ask(), ask()]);
+    const last = await bench.backups.createSnapshot({ configurationId: configurations.at(-1)?.id ?? '' });
+    // Nothing wakes the worker but its own looks.
+    await sql('DROP SCHEMA IF EXISTS care_backup_queue CASCADE');
+    await work({
+      openStorage: ({ localStorage }) => {
+        if (localStorage?.path === hindered) throw down();
+        return undefined;
+      },
+    });
+    await reaches(last.id, 'COMPLETED');
+    await sql("UPDATE care_backup.backup_configurations SET status = 'PAUSED' WHERE id = ANY ($1)", [
+      configurations.map(({ id }) => id),
+    ]);
+  });
+
+  test('take the organizations in turn', async () => {
+    const db = createDatabase({ pool: bench.database.pool, clock: { now: () => new Date() } });
+    const others = (await open()).backups(actorOf(OTHER_ORGANIZATION));
+    const mine = await Promise.all(Array.from({ length: 5 }, () => bench.configure()));
+    const theirs = await others.createConfiguration({ name: 'theirs', scope: {} });
+    const queued: BackupSnapshot[] = [];
+    for (const { id: configurationId } of mine)
+      queued.push(await bench.backups.createSnapshot({ configurationId }));
+    queued.push(await others.createSnapshot({ configurationId: theirs.id }));
+    const { now } = Date;
+    const times = [new Date(now() + 1_000).toISOString(), new Date(now() - 15_000).toISOString()] as const;
+    const found = await createWorkFinder(db).runnableSnapshots(...times);
+    const order = found.map(({ id }) => queued.findIndex((snapshot) => snapshot.id === id));
+    expect(order.filter((place) => place >= 0)).toEqual([0, 5, 1, 2, 3, 4]);
+    for (const { id } of queued.slice(0, 5)) await bench.backups.cancelSnapshot(id);
+    await others.cancelSnapshot(queued.at(-1)?.id ?? '');
   });
 
   test('refuse a number of runs that is none', async () => {
@@ -276,6 +385,33 @@ describe('schedules', () => {
     );
     const { nextScheduledBackupAt } = await bench.backups.getConfiguration(id);
     expect(Date.parse(nextScheduledBackupAt ?? '')).toBeGreaterThan(Date.now());
+  });
+
+  test('one that is due behind many that may not start yet is started', async () => {
+    const hour = (ahead: number) => new Date(Date.now() + ahead * 3_600_000).toISOString().slice(11, 16);
+    const closed = { ...hourly, windowStart: hour(3), windowEnd: hour(5) };
+    const waiting = await Promise.all(
+      Array.from({ length: 105 }, () => bench.configure({ schedule: closed })),
+    );
+    const { id } = await bench.configure({ schedule: hourly });
+    for (const { id: closedId } of waiting) await late(closedId, 3);
+    await late(id, 1);
+    await work();
+    await until('a scheduled backup', async () => (await scheduled(id))[0]?.status === 'COMPLETED');
+  });
+
+  test('an occurrence that was run already, under a clock that is ahead, is not run again', async () => {
+    const { id } = await bench.configure({ schedule: hourly });
+    await late(id, 0);
+    const worker = await work();
+    await until('a scheduled backup', async () => (await scheduled(id))[0]?.status === 'COMPLETED');
+    await late(id, 0);
+    await until('the next start', async () => {
+      const { nextScheduledBackupAt } = await bench.backups.getConfiguration(id);
+      return Date.parse(nextScheduledBackupAt ?? '') > Date.now();
+    });
+    expect(await scheduled(id)).toHaveLength(1);
+    await worker.stop();
   });
 
   test('a paused configuration starts nothing, and does not catch up when it is resumed', async () => {
@@ -356,7 +492,7 @@ describe('schedules', () => {
     provider.fail = undefined;
     expect((await bench.backups.resumeConfiguration(id)).status).toBe('ACTIVE');
     await sql(
-      `UPDATE care_backup.backup_snapshots SET scheduled_at = scheduled_at - interval '9 days' WHERE configuration_id = $1`,
+      `UPDATE care_backup.backup_snapshots SET scheduled_at = scheduled_at - interval '40 days' WHERE configuration_id = $1`,
       [id],
     );
     await late(id, 1);

@@ -24,6 +24,8 @@ const CHANGES: readonly (readonly [zone: string, instant: string])[] = [
   ['Asia/Kathmandu', '2026-06-01T00:00:00Z'],
 ];
 const MINUTE = 60_000;
+const SOAK = process.env.CARE_SOAK === '1';
+const runs = (few: number) => ({ numRuns: SOAK ? 50 * few : few });
 const time = fc
   .tuple(fc.nat(23), fc.nat(59))
   .map(([hour, minute]) => `${String(hour).padStart(2, '0')}:${String(minute).padStart(2, '0')}`);
@@ -122,7 +124,7 @@ describe('starts', () => {
           timesOfDay(one, zone, from, to),
         );
       }),
-      { numRuns: 60 },
+      runs(30),
     );
   });
 
@@ -142,7 +144,7 @@ describe('starts', () => {
           else expect(again).toBeGreaterThan(next);
         },
       ),
-      { numRuns: 1500 },
+      runs(800),
     );
   });
 
@@ -160,7 +162,7 @@ describe('starts', () => {
         for (const [index, at] of shorter.slice(1).entries())
           expect(at - (shorter[index] ?? 0)).toBeGreaterThanOrEqual(22 * 60 * MINUTE);
       }),
-      { numRuns: 300 },
+      runs(200),
     );
   });
 
@@ -187,7 +189,7 @@ describe('starts', () => {
           expect(mustEndBy?.getTime()).toBeGreaterThan(at.getTime());
         }
       }),
-      { numRuns: 300 },
+      runs(200),
     );
   });
 
@@ -201,7 +203,7 @@ describe('starts', () => {
         const expected = [...new Set(all)].sort((one, other) => one - other).slice(0, 8);
         expect(previewSchedule(several, zone, options).map(({ at }) => at.getTime())).toEqual(expected);
       }),
-      { numRuns: 200 },
+      runs(100),
     );
   });
 });
@@ -249,6 +251,6 @@ it('a scheduler that ticks at random, with outages, runs each occurrence once or
         }
       },
     ),
-    { numRuns: 100, seed: 20_261_121 },
+    SOAK ? runs(60) : { ...runs(60), seed: 20_261_121 },
   );
 });

@@ -51,6 +51,19 @@ describe('a put whose answer was lost', () => {
     expect(operations(faulty)).toEqual(['put', 'put', 'stat', 'get']);
   });
 
+  it.each(['STORAGE_THROTTLED', 'STORAGE_NOT_MOUNTED', 'STORAGE_CORRUPT', 'STORAGE_UNTRUSTED'] as const)(
+    'succeeds when its own bytes are there after %s',
+    async (code) => {
+      const error = new StorageError('Answered too late.', code, { retryable: true });
+      const { storage, inner } = setUp([{ operation: 'put', call: 1, effect: 'fail', when: 'after', error }]);
+      await storage.put('a', [Buffer.from('x')]);
+      expect(text(await inner.get('a'))).toBe('x');
+      await expect(storage.put('a', [Buffer.from('x')])).rejects.toMatchObject({
+        code: 'STORAGE_ALREADY_EXISTS',
+      });
+    },
+  );
+
   it.each([0, 1, 8 * 1024 * 1024, 8 * 1024 * 1024 + 1, 20 * 1024 * 1024])(
     'recognizes %i bytes in pieces of any size',
     async (size) => {
@@ -146,8 +159,8 @@ describe('a put that was answered', () => {
   });
 
   it('is not compared after an attempt that was refused for certain', async () => {
-    const throttled = new StorageError('Slow down.', 'STORAGE_THROTTLED', { retryAfterMs: 1 });
-    const { storage, inner, faulty } = setUp([down('put', 1, throttled)]);
+    const full = new StorageError('No space.', 'STORAGE_FULL');
+    const { storage, inner, faulty } = setUp([down('put', 1, full)]);
     await inner.put('a', [Buffer.from('x')]);
     await expect(storage.put('a', [Buffer.from('x')])).rejects.toMatchObject({
       code: 'STORAGE_ALREADY_EXISTS',
@@ -280,7 +293,8 @@ describe('any faults', () => {
       if (effect === 'delay') return { ...which, effect, when, milliseconds: 1 };
       if (effect === 'hang') return { ...which, effect, when };
       // Only a lost answer may come after the effect.
-      const error = new StorageError('Injected.', when === 'after' ? 'STORAGE_UNAVAILABLE' : code);
+      const refusal = code === 'STORAGE_DENIED' || code === 'STORAGE_FULL';
+      const error = new StorageError('Injected.', when === 'after' && refusal ? 'STORAGE_UNAVAILABLE' : code);
       return { ...which, effect, when, error };
     });
 
@@ -307,7 +321,7 @@ describe('any faults', () => {
             const stored = await inner.get(key).catch(() => undefined);
             if (outcome.status === 'fulfilled') expect(stored && text(stored)).toBe(text(body));
             else if (!(outcome.reason instanceof DataProtectionError)) throw outcome.reason;
-            else if (outcome.reason.code === 'STORAGE_UNAVAILABLE') {
+            else if (/UNAVAILABLE|THROTTLED/.test(outcome.reason.code)) {
               if (stored !== undefined) expect(text(stored)).toBe(text(body));
             } else expect(stored, outcome.reason.code).toBeUndefined();
           }
