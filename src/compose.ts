@@ -107,7 +107,10 @@ export interface DataProtection extends AsyncDisposable {
   storageHealth(): readonly StorageHealth[];
   /** Subscribes to an event; the function that it gives ends the subscription. */
   on<Name extends keyof BackupEvents>(name: Name, listener: (event: BackupEvents[Name]) => void): () => void;
-  /** Stops workers, waits for the backups, restores and jobs that run in this process, then closes every connection. */
+  /**
+   * Stops workers and jobs over storage, which stay QUEUED; waits for the backups and restores that run in this process;
+   * then closes every connection.
+   */
   close(): Promise<void>;
 }
 

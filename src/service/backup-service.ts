@@ -259,8 +259,9 @@ export class BackupService {
 
   /**
    * Catches up the copies of a snapshot of a MULTI destination: every object of every copy is checked by its digests,
-   * what is missing is stored. Begins by itself after each backup. The job's `result` is `{ stored, copies }`; the state
-   * of each copy stands on `storageLocation.replicationLocations`. Permission `backup:create`. Errors: `NOT_FOUND`,
+   * what is missing is stored. Begins by itself after each backup; one that waits after a failure is tried now. With
+   * `execution: 'inline'` nobody retries a QUEUED job by itself unless a worker runs. The job's `result` is
+   * `{ stored, damaged, copies }`; the state of each copy stands on `storageLocation.replicationLocations`. Permission `backup:create`. Errors: `NOT_FOUND`,
    * `INVALID_STATE`.
    */
   async startReplication(snapshotId: UUID): Promise<StorageJob> {
@@ -268,7 +269,7 @@ export class BackupService {
     return requestForSnapshot(this.#asking, 'REPLICATION', await this.#snapshot(snapshotId));
   }
 
-  /** As `startReplication`, and stores whole objects beside damaged ones, which readers then take. */
+  /** As `startReplication`, with its permission and result, and stores whole objects beside damaged ones, which readers then take. */
   async healSnapshot(snapshotId: UUID): Promise<StorageJob> {
     requirePermission(this.#actor, 'backup:create');
     return requestForSnapshot(this.#asking, 'HEALING', await this.#snapshot(snapshotId));
@@ -277,7 +278,8 @@ export class BackupService {
   /**
    * Moves the snapshots of a configuration to another destination, and then the configuration: copied, read back and
    * checked, switched one by one; what lay at the old place stays until `removeMigrated`. The job's `result` is
-   * `{ snapshots, objects, bytes }`. Permission `backup:admin`. Errors: `NOT_FOUND`, `VALIDATION_FAILED`, `INVALID_STATE`.
+   * `{ snapshots, objects, bytes, damaged }`; `damaged` names snapshots that are whole nowhere and stay. One that is
+   * QUEUED after a failure: `cancelJob`, then ask again, or run a worker. Permission `backup:admin`. Errors: `NOT_FOUND`, `VALIDATION_FAILED`, `INVALID_STATE`.
    */
   async migrateStorage(configurationId: UUID, to: StorageDestination): Promise<StorageJob> {
     requirePermission(this.#actor, 'backup:admin');
@@ -285,7 +287,8 @@ export class BackupService {
   }
 
   /**
-   * Removes what migrated snapshots left at their former places, each once all of it is seen at the new one. The job's
+   * Removes what migrated snapshots left at their former places, each once all of it is read at the new one. Restores that
+   * began before the move read the former place: wait for them. The job's
    * `result` is `{ snapshots, objects }`. Permission `backup:delete`. Errors: `NOT_FOUND`, `INVALID_STATE`.
    */
   async removeMigrated(configurationId: UUID): Promise<StorageJob> {

@@ -134,7 +134,9 @@ export function describeAzureFailure(error: unknown, call: FailedCall): DataProt
       { cause },
     );
   }
-  return new StorageError(message, codeOf(failure), {
+  const meaning = codeOf(failure);
+  if (meaning === 'CONFIGURATION_INVALID') return new DataProtectionError(message, meaning, { cause });
+  return new StorageError(message, meaning, {
     key,
     cause,
     ...(retryAfterMs !== undefined && { retryAfterMs }),
@@ -152,6 +154,7 @@ const DENIED: ReadonlySet<string> = new Set([
   'BlobDoesNotUseCustomerSpecifiedEncryption',
   'BlobImmutableDueToPolicy',
   'BlobUsesCustomerSpecifiedEncryption',
+  'InvalidAuthenticationInfo',
   'LeaseIdMissing',
   'LeaseIdMismatchWithBlobOperation',
 ]);
@@ -164,5 +167,22 @@ function codeOf({ status, code }: AzureFailure) {
   if (status === 404 && code === 'BlobNotFound') return 'STORAGE_NOT_FOUND';
   if (status === 401 || status === 403 || DENIED.has(code)) return 'STORAGE_DENIED';
   if (status === 429 || (status === 503 && code === 'ServerBusy')) return 'STORAGE_THROTTLED';
-  return 'STORAGE_UNAVAILABLE';
+  return isPermanent(status, code) ? 'CONFIGURATION_INVALID' : 'STORAGE_UNAVAILABLE';
+}
+
+/** Conflicts that end by themselves, and blocks that another writer discarded. */
+const PASSING: ReadonlySet<string> = new Set([
+  'AccountBeingCreated',
+  'InvalidBlockList',
+  'LeaseAlreadyPresent',
+  'OperationTimedOut',
+  'PendingCopyOperation',
+  'SnapshotsPresent',
+  'SystemInUse',
+]);
+
+/** Whether no repetition helps. A 404 that is not Azure's word for a missing blob may be a proxy's. */
+function isPermanent(status: number | undefined, code: string): boolean {
+  if (status === undefined || PASSING.has(code)) return false;
+  return status === 501 || (status >= 400 && status < 500 && ![404, 408, 412].includes(status));
 }

@@ -58,15 +58,15 @@ export function azureBlobRetention(
         { operation: 'retain', key, signal },
         async (properties, { container }) => {
           const { immutabilityPolicyExpiresOn: present, immutabilityPolicyMode: presentMode } = properties;
-          const expiriesOn = wholeSecond(until);
-          if (present !== undefined && present >= expiriesOn) return;
+          const asked = wholeSecond(until);
           const locked = presentMode?.toLowerCase() === 'locked';
+          const longEnough = present !== undefined && present >= asked;
+          const policy = locked ? 'Locked' : policyMode(mode);
+          if (longEnough && (locked || policy === 'Unlocked')) return;
+          const expiriesOn = longEnough ? present : asked;
           await container
             .getBlobClient(key)
-            .setImmutabilityPolicy(
-              { expiriesOn, policyMode: locked ? 'Locked' : policyMode(mode) },
-              abortedBy(signal),
-            );
+            .setImmutabilityPolicy({ expiriesOn, policyMode: policy }, abortedBy(signal));
         },
       );
     },

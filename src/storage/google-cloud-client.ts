@@ -221,12 +221,16 @@ export function googleCloudClient(options: GoogleCloudOptions) {
       await this.object('DELETE', name, { asked, signal, query: { generation }, accept: [404] });
     },
 
+    /** The class of an object of a tier; undefined is the bucket's default. */
+    storageClassOf(tier: PutCall['tier']): string | undefined {
+      return tier === 'HOT' ? undefined : options.storageClass;
+    },
+
     /** What every new object of a caller carries. `now` dates the lock. */
-    newObject(tier: PutCall['tier']): Readonly<Record<string, unknown>> {
-      const { storageClass, objectLock } = options;
+    newObject(storageClass: string | undefined): Readonly<Record<string, unknown>> {
+      const { objectLock } = options;
       return {
-        contentType: 'application/octet-stream',
-        ...(storageClass === undefined || tier === 'HOT' ? {} : { storageClass }),
+        ...plainObject(storageClass),
         ...(objectLock === undefined
           ? {}
           : {
@@ -246,6 +250,14 @@ export function googleCloudClient(options: GoogleCloudOptions) {
         kmsKeyName: serverSideEncryption?.type === 'KMS' ? serverSideEncryption.keyId : undefined,
       };
     },
+  };
+}
+
+/** An object without a lock. */
+export function plainObject(storageClass?: string): Readonly<Record<string, unknown>> {
+  return {
+    contentType: 'application/octet-stream',
+    ...(storageClass === undefined ? {} : { storageClass }),
   };
 }
 

@@ -80,8 +80,10 @@ function retryAfter(header: string | undefined): number | undefined {
   return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }
 
-export function corrupt(what: string, { key, description }: Asked): StorageError {
-  return new StorageError(`${what} of ${key} does not match in ${description}.`, 'STORAGE_CORRUPT', { key });
+/** `remains` is a sentence about what has stayed. */
+export function corrupt(what: string, { key, description }: Asked, remains = ''): StorageError {
+  const message = `${what} of ${key} does not match in ${description}.${remains}`;
+  return new StorageError(message, 'STORAGE_CORRUPT', { key });
 }
 
 /** A failure below HTTP. Node's errors name addresses and system calls, never headers. */

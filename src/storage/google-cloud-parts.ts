@@ -1,22 +1,23 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { DataProtectionError, StorageError } from '../types/errors.ts';
-import { decode, type GoogleCloudClient, ObjectResource } from './google-cloud-client.ts';
+import { decode, type GoogleCloudClient, ObjectResource, plainObject } from './google-cloud-client.ts';
 import { combineCrc32c, crc32c, crc32cText } from './google-cloud-crc32c.ts';
 import { type Asked, corrupt } from './google-cloud-errors.ts';
-import { assertLocked, uploadObject } from './google-cloud-upload.ts';
+import { assertLocked, uploadObject, withdraw } from './google-cloud-upload.ts';
 import type { PutCall, ResumableUploads, StorageCall, UploadPart } from './storage.ts';
 
 const LIMITS = { minPartBytes: 1, maxPartBytes: 1024 ** 3, maxParts: 10_000 } as const;
 /** Of one compose call. */
 const MAX_SOURCES = 32;
+const CALLS_AT_ONCE = 16;
 const CLEANUP_MS = 30_000;
 
 const Handle = z.strictObject({
   v: z.literal(1),
   id: z.uuid(),
   key: z.string().max(900),
-  tier: z.literal('HOT').optional(),
+  storageClass: z.string().max(50).optional(),
 });
 type Handle = z.output<typeof Handle>;
 
@@ -28,20 +29,34 @@ interface StoredPart {
   readonly object: ObjectResource;
 }
 
-/** What a compose call joins. */
-interface Source {
-  readonly name: string;
-  readonly generation: string;
+interface Sum {
   readonly size: number;
   readonly crc32c: number;
+}
+
+/** What a compose call joins. */
+interface Source extends Sum {
+  readonly name: string;
+  readonly generation: string;
+}
+
+interface ComposeCall {
+  readonly asked: Asked;
+  readonly signal: AbortSignal | undefined;
+  readonly effect?: 'PUBLISHES';
 }
 
 /**
  * Uploads in parts: each part is an object `.uploads/<id>/<number>-<SHA-256>-<CRC-32C>-<random>`, which is no valid key, so that
  * no other operation shows it; of several of one number the latest is the part. (The CRC-32C
  * is in the name because listings do not tell it of objects with a customer's key.) `complete` composes them, 32 at a
- * time. `.uploads/<id>/open` exists as long as the upload does. Remains of uploads that nobody ended cost space only: a
+ * time, level by level, into `joined-<SHA-256 of what it joins>`: a `complete` that is repeated takes what is there.
+ * `.uploads/<id>/open` exists as long as the upload does. Remains of uploads that nobody ended cost space only: a
  * lifecycle rule of the bucket on the prefix `.uploads/` with an age of some days removes them.
+ *
+ * Google composes only objects of one class, into that class. So parts and `joined-*` have the class that the object
+ * will have (never its lock), and where that class has a minimum storage duration (NEARLINE 30 days, COLDLINE 90,
+ * ARCHIVE 365), Google bills their removal as early deletion: about one more copy, or two above 32 parts, for that long.
  */
 export function googleCloudUploads(
   client: GoogleCloudClient,
@@ -103,30 +118,16 @@ export function googleCloudUploads(
       await client.remove(object.name, object.generation, asked, signal);
     }
     const parts = objects.filter(({ name }) => name !== markerOf(upload));
-    for (let start = 0; start < parts.length; start += 16) {
-      await Promise.all(
-        parts
-          .slice(start, start + 16)
-          .map(({ name, generation }) => client.remove(name, generation, asked, signal)),
-      );
-    }
+    await inBatches(parts, ({ name, generation }) => client.remove(name, generation, asked, signal));
   }
 
   async function compose(
     name: string,
     sources: readonly Source[],
     destination: Readonly<Record<string, unknown>>,
-    asked: Asked,
-    signal: AbortSignal | undefined,
+    { asked, signal, effect }: ComposeCall,
   ): Promise<Source> {
-    const first = sources[0] ?? { crc32c: 0, size: 0 };
-    const expected = sources.slice(1).reduce(
-      (sum, { crc32c, size }) => ({
-        crc32c: combineCrc32c(sum.crc32c, crc32c, size),
-        size: sum.size + size,
-      }),
-      { crc32c: first.crc32c, size: first.size },
-    );
+    const expected = sumOf(sources);
     const answer = await client.object(
       'POST',
       name,
@@ -143,26 +144,48 @@ export function googleCloudUploads(
             }),
           ),
         ],
-        effect: 'PUBLISHES',
+        effect,
         accept: [404],
       },
       '/compose',
     );
-    // Somebody removed a part: another process aborted or completed the upload.
-    if (answer.status === 404) {
-      throw new StorageError(
-        `A part of the upload of ${asked.key} is gone in ${client.description}.`,
-        'STORAGE_NOT_FOUND',
-        { key: asked.key },
-      );
-    }
+    if (answer.status === 404) throw gone(asked);
     const made = decode(answer, ObjectResource, asked);
-    if (made.size !== expected.size || made.crc32c !== crc32cText(expected.crc32c)) {
-      await client.remove(name, made.generation, asked, AbortSignal.timeout(CLEANUP_MS));
-      throw corrupt('The checksum of what was composed', asked);
-    }
+    await assertSum(name, made, expected, asked);
     await assertLocked(client, name, made, { metadata: destination, asked });
     return { name, generation: made.generation, ...expected };
+  }
+
+  async function assertSum(name: string, made: ObjectResource, expected: Sum, asked: Asked): Promise<void> {
+    if (made.size === expected.size && made.crc32c === crc32cText(expected.crc32c)) return;
+    const remains = await withdraw(client, name, made, asked);
+    throw corrupt('The checksum of what was composed', asked, remains);
+  }
+
+  /** What joins these sources; an earlier attempt may have made it. */
+  async function join(upload: Handle, sources: readonly Source[], call: ComposeCall): Promise<Source> {
+    const { asked, signal } = call;
+    const content = JSON.stringify(sources.map(({ name, generation }) => [name, generation]));
+    const name = `${folderOf(upload)}joined-${createHash('sha256').update(content).digest('hex')}`;
+    try {
+      return await compose(name, sources, plainObject(upload.storageClass), call);
+    } catch (error) {
+      if (!(error instanceof StorageError && error.code === 'STORAGE_ALREADY_EXISTS')) throw error;
+    }
+    const made = await client.metadata(name, asked, signal);
+    if (made === undefined) throw gone(asked);
+    const expected = sumOf(sources);
+    await assertSum(name, made, expected, asked);
+    return { name, generation: made.generation, ...expected };
+  }
+
+  /** Somebody removed a part: another process aborted or completed the upload. */
+  function gone({ key }: Asked): StorageError {
+    return new StorageError(
+      `A part of the upload of ${key} is gone in ${client.description}.`,
+      'STORAGE_NOT_FOUND',
+      { key },
+    );
   }
 
   return {
@@ -175,8 +198,20 @@ export function googleCloudUploads(
       if ((await client.metadata(key, asked, signal)) !== undefined) {
         throw new StorageError(`The object ${key} exists already.`, 'STORAGE_ALREADY_EXISTS', { key });
       }
-      const upload: Handle = { v: 1, id: randomUUID(), key, ...(tier === undefined ? {} : { tier }) };
-      await uploadObject(client, { name: markerOf(upload), body: [], metadata: PLAIN, asked, signal });
+      const storageClass = client.storageClassOf(tier);
+      const upload: Handle = {
+        v: 1,
+        id: randomUUID(),
+        key,
+        ...(storageClass === undefined ? {} : { storageClass }),
+      };
+      await uploadObject(client, {
+        name: markerOf(upload),
+        body: [],
+        metadata: plainObject(),
+        asked,
+        signal,
+      });
       return JSON.stringify(upload);
     },
 
@@ -193,12 +228,18 @@ export function googleCloudUploads(
       const prefix = `${folderOf(upload)}${String(number).padStart(5, '0')}-`;
       const crc = crc32c(body).toString(16).padStart(8, '0');
       const name = `${prefix}${digest}-${crc}-${randomUUID()}`;
-      const mine = await uploadObject(client, { name, body: [body], metadata: PLAIN, asked, signal });
-      // Earlier parts of this number. `parts` takes the latest in any case; this frees their space.
-      for await (const other of client.objects(prefix, asked, { signal })) {
-        if (BigInt(other.generation) < BigInt(mine.generation)) {
-          await client.remove(other.name, other.generation, asked, signal);
+      const metadata = plainObject(upload.storageClass);
+      const mine = await uploadObject(client, { name, body: [body], metadata, asked, signal });
+      try {
+        // Earlier parts of this number. `parts` takes the latest in any case; this frees their space.
+        for await (const other of client.objects(prefix, asked, { signal })) {
+          if (BigInt(other.generation) < BigInt(mine.generation)) {
+            await client.remove(other.name, other.generation, asked, signal);
+          }
         }
+      } catch (error) {
+        // The part is stored; the bucket may forbid to remove anything.
+        if (!(error instanceof DataProtectionError)) throw error;
       }
     },
 
@@ -224,14 +265,10 @@ export function googleCloudUploads(
         return { name, generation, size, crc32c: kept.crc32c };
       });
       while (sources.length > MAX_SOURCES) {
-        const groups: Source[] = [];
-        for (let start = 0; start < sources.length; start += MAX_SOURCES) {
-          const name = `${folderOf(upload)}joined-${randomUUID()}`;
-          groups.push(await compose(name, sources.slice(start, start + MAX_SOURCES), PLAIN, asked, signal));
-        }
-        sources = groups;
+        sources = await inBatches(groupsOf(sources), (group) => join(upload, group, { asked, signal }));
       }
-      await compose(upload.key, sources, client.newObject(upload.tier), asked, signal);
+      const destination = client.newObject(upload.storageClass);
+      await compose(upload.key, sources, destination, { asked, signal, effect: 'PUBLISHES' });
       try {
         await sweep(upload, asked, AbortSignal.timeout(CLEANUP_MS));
       } catch (error) {
@@ -248,15 +285,43 @@ export function googleCloudUploads(
   };
 }
 
-/** Parts are not what the caller stores: the bucket's default class, no lock. */
-const PLAIN = { contentType: 'application/octet-stream' } as const;
-
 function folderOf({ id }: Handle): string {
   return `.uploads/${id}/`;
 }
 
 function markerOf(upload: Handle): string {
   return `${folderOf(upload)}open`;
+}
+
+function sumOf(sources: readonly Source[]): Sum {
+  return sources.reduce<Sum>(
+    (sum, { crc32c, size }) => ({
+      crc32c: combineCrc32c(sum.crc32c, crc32c, size),
+      size: sum.size + size,
+    }),
+    { crc32c: 0, size: 0 },
+  );
+}
+
+function groupsOf(sources: readonly Source[]): Source[][] {
+  const groups: Source[][] = [];
+  for (let start = 0; start < sources.length; start += MAX_SOURCES) {
+    groups.push(sources.slice(start, start + MAX_SOURCES));
+  }
+  return groups;
+}
+
+/** The outcomes in the order of the items, some at a time. After a failure nothing is begun, and nothing runs on. */
+async function inBatches<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  for (let start = 0; start < items.length; start += CALLS_AT_ONCE) {
+    const outcomes = await Promise.allSettled(items.slice(start, start + CALLS_AT_ONCE).map(work));
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') throw outcome.reason;
+      results.push(outcome.value);
+    }
+  }
+  return results;
 }
 
 function assertPart({ number, size, digest }: UploadPart): void {

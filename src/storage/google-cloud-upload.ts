@@ -47,8 +47,8 @@ export async function uploadObject(client: GoogleCloudClient, upload: Upload): P
     stored.crc32c !== checksums.crc32c ||
     (stored.md5Hash ?? checksums.md5Hash) !== checksums.md5Hash
   ) {
-    await client.remove(upload.name, stored.generation, asked, AbortSignal.timeout(CLEANUP_MS));
-    throw corrupt('The checksum of what was stored', asked);
+    const remains = await withdraw(client, upload.name, stored, asked);
+    throw corrupt('The checksum of what was stored', asked, remains);
   }
   await assertLocked(client, upload.name, stored, upload);
   return stored;
@@ -62,11 +62,27 @@ export async function assertLocked(
   { metadata, asked }: Pick<Upload, 'metadata' | 'asked'>,
 ): Promise<void> {
   if (metadata.retention === undefined || stored.retention !== undefined) return;
-  await client.remove(name, stored.generation, asked, AbortSignal.timeout(CLEANUP_MS));
+  const remains = await withdraw(client, name, stored, asked);
   throw new DataProtectionError(
-    `${client.description} stored ${asked.key} without the lock; enable object retention on the bucket.`,
+    `${client.description} stored ${asked.key} without the lock; enable object retention on the bucket.${remains}`,
     'CONFIGURATION_INVALID',
   );
+}
+
+/** Removes what is not as it should be; gives what there is to say when that fails, for the error that led to it. */
+export async function withdraw(
+  client: GoogleCloudClient,
+  name: string,
+  { generation }: ObjectResource,
+  asked: Asked,
+): Promise<'' | ' It could not be removed and may have stayed.'> {
+  try {
+    await client.remove(name, generation, asked, AbortSignal.timeout(CLEANUP_MS));
+    return '';
+  } catch (error) {
+    if (!(error instanceof DataProtectionError || error instanceof DOMException)) throw error;
+    return ' It could not be removed and may have stayed.';
+  }
 }
 
 function metadataText({ name, metadata, checksums }: Checked): string {

@@ -41,7 +41,8 @@ export function googleCloudStorage(options: GoogleCloudOptions): ObjectStorage {
       assertObjectKey(key);
       signal?.throwIfAborted();
       const asked = client.asked('put', key);
-      await uploadObject(client, { name: key, body, metadata: client.newObject(tier), asked, signal });
+      const metadata = client.newObject(client.storageClassOf(tier));
+      await uploadObject(client, { name: key, body, metadata, asked, signal });
     },
 
     async get(key, { range, signal } = {}) {

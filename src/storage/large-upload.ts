@@ -168,22 +168,15 @@ async function publish(
   upload: LargeUpload,
   plan: readonly PlannedPart[],
 ): Promise<void> {
-  const { key, signal } = upload;
+  const { signal } = upload;
   try {
-    const stored = new Map((await uploads.parts(handle, { signal })).map((part) => [part.number, part]));
-    const wrong = parts.find((part) => !isSame(stored.get(part.number), part));
-    if (wrong !== undefined) {
-      throw new StorageError(
-        `Part ${wrong.number} of the upload of ${key} is not stored as it was sent.`,
-        'STORAGE_CORRUPT',
-        { key },
-      );
-    }
+    // It compares the parts with what is stored: another run of the same upload may have replaced one.
     await uploads.complete(handle, parts, { signal });
   } catch (error) {
     signal?.throwIfAborted();
-    // Its answer may have been lost, or another run of the same upload was faster.
-    const open = isAmbiguous(error) || codeOf(error) === 'STORAGE_NOT_FOUND';
+    // Its answer may have been lost, or another run of the same upload was faster and has published it.
+    const code = codeOf(error);
+    const open = isAmbiguous(error) || code === 'STORAGE_NOT_FOUND' || code === 'STORAGE_ALREADY_EXISTS';
     if (!open || !(await turnsOutStored(storage, upload, plan))) throw error;
   }
 }

@@ -40,7 +40,7 @@ const MAX_PUBLISH_ATTEMPTS = 100;
  * LOCAL_FILESYSTEM: objects are files below one folder, named by their keys; folders are 0700, files 0600.
  *
  * `put` writes to `.tmp-uploads` inside the root, syncs the file, publishes it with `link()`, which never replaces a
- * file, and syncs the folders up to the root. So a process or machine that dies leaves the object whole or not at
+ * file, and syncs the folders up to the root, also before it says that an object exists already. So a process or machine that dies leaves the object whole or not at
  * all, and remains that no operation shows; the next put removes those that are older than 24 hours.
  *
  * File systems without hard links (FAT, exFAT, some network shares) are refused by `put` with
@@ -122,15 +122,7 @@ export function folderStorage(path: string, kind: 'LOCAL_FILESYSTEM' | 'NETWORK_
       } catch (error) {
         throw describeFailure(error, 'put', key, description, signal);
       }
-      try {
-        await syncUpTo(root, dirname(join(root, key)));
-      } catch (cause) {
-        throw new StorageError(
-          `The object ${key} is stored in ${description}, but it is not sure that it survives a power cut.`,
-          'STORAGE_UNAVAILABLE',
-          { key, cause },
-        );
-      }
+      await syncName(root, key);
     },
 
     async get(key, { range, signal } = {}) {
@@ -194,6 +186,19 @@ export function folderStorage(path: string, kind: 'LOCAL_FILESYSTEM' | 'NETWORK_
   };
 }
 
+/** Makes the name of an object durable. */
+async function syncName(root: string, key: string): Promise<void> {
+  try {
+    await syncUpTo(root, dirname(join(root, key)));
+  } catch (cause) {
+    throw new StorageError(
+      `The object ${key} is stored in ${root}, but it is not sure that it survives a power cut.`,
+      'STORAGE_UNAVAILABLE',
+      { key, cause },
+    );
+  }
+}
+
 async function writeUpload(upload: string, body: readonly Uint8Array[], signal?: AbortSignal): Promise<void> {
   // Closed before it is published: network file systems report a full disk as late as this.
   await using handle = await open(upload, 'wx', FILE_MODE);
@@ -218,7 +223,7 @@ async function publish(root: string, upload: string, key: string, signal?: Abort
     }
   } catch (error) {
     const code = errnoOf(error);
-    if (code === 'EEXIST') return await explainTaken(upload, file, key);
+    if (code === 'EEXIST') return await explainTaken(root, upload, key);
     if (code === 'ENOTDIR') throw namedLikeFolder(key);
     await removeEmptyFolders(root, dirname(file)).catch(() => undefined);
     if (await lacksHardLinks(code, upload)) {
@@ -232,14 +237,19 @@ async function publish(root: string, upload: string, key: string, signal?: Abort
   }
 }
 
-/** Resolves when the taker is this upload: NFS repeats a `link` whose answer was lost. */
-async function explainTaken(upload: string, file: string, key: string): Promise<void> {
+/**
+ * Resolves when the taker is this upload: NFS repeats a `link` whose answer was lost. Of another object the name is
+ * made durable first: it may be that of an attempt which failed just there, and the caller counts on what it finds.
+ */
+async function explainTaken(root: string, upload: string, key: string): Promise<void> {
+  const file = join(root, key);
   const [mine, taker] = await Promise.all([
     lstat(upload, { bigint: true }),
     lstat(file, { bigint: true }).catch(() => undefined),
   ]);
   if (taker?.ino === mine.ino && taker.dev === mine.dev) return;
   if (taker?.isDirectory()) throw namedLikeFolder(key);
+  await syncName(root, key);
   throw new StorageError(`The object ${key} exists already.`, 'STORAGE_ALREADY_EXISTS', { key });
 }
 

@@ -4,6 +4,7 @@ import { breaker } from './resilient-breaker.ts';
 import { withDeadline } from './resilient-deadline.ts';
 import { mayRetry, troubleOf, wasRefused } from './resilient-errors.ts';
 import { healthRecord, type StorageHealth } from './resilient-health.ts';
+import type { RateLimiter } from './resilient-rates.ts';
 import { slots } from './slots.ts';
 import type { Timing } from './timing.ts';
 
@@ -22,6 +23,7 @@ export interface CallLimits {
 export interface CallParts {
   readonly description: string;
   readonly limits: CallLimits;
+  readonly rates: RateLimiter;
   readonly timing: Timing;
   readonly clock: Clock;
   readonly onHealthChange: (health: StorageHealth) => void;
@@ -32,6 +34,9 @@ export interface Call {
   readonly what: string;
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
+  /** What an attempt uses of the rates: 1 request and no bytes. What is got is added when it is there. */
+  readonly requests?: number;
+  readonly bytes?: number;
   /** BYPASSED: asks also while the breaker is open. For the look after a write whose outcome is not known. */
   readonly breaker?: 'BYPASSED';
 }
@@ -40,7 +45,7 @@ export type Work<T> = (signal: AbortSignal) => Promise<T>;
 
 /** The way to one provider: everything that calls of it share. */
 export interface Calls {
-  /** One attempt: waits for its turn, passes the breaker, has its own time. Rejects with a caller’s abort at once. */
+  /** One attempt: waits for its turn, passes the breaker, waits for its rate, has its own time. Rejects with a caller’s abort at once. */
   attempt<T>(call: Call, work: Work<T>): Promise<T>;
   /** Attempts with pauses. `onFailure` learns of every attempt that was made and failed. */
   retried<T>(call: Call, work: Work<T>, onFailure?: (error: unknown) => void): Promise<T>;
@@ -52,10 +57,12 @@ export interface Calls {
 }
 
 /**
- * From the outside in: retry, turn, breaker, deadline. A pause between attempts holds no turn, every attempt has a
- * time of its own, and the breaker sees each of them, the last of a listing too.
+ * From the outside in: retry, turn, breaker, rate, deadline. A pause between attempts holds no turn, every attempt has
+ * a time of its own, and the breaker sees each of them, the last of a listing too. The wait for the rate is ours, not the
+ * provider's: no deadline counts it, and an open breaker refuses without it.
  */
-export function resilientCalls({ description, limits, timing, clock, onHealthChange }: CallParts): Calls {
+export function resilientCalls(parts: CallParts): Calls {
+  const { description, limits, rates, timing, clock, onHealthChange } = parts;
   const record = healthRecord(description, clock);
   const turns = slots(
     limits.concurrency,
@@ -101,9 +108,16 @@ export function resilientCalls({ description, limits, timing, clock, onHealthCha
 
   async function attempt<T>(call: Call, work: Work<T>): Promise<T> {
     try {
-      return await turns.run(call.signal, () =>
-        call.breaker === 'BYPASSED' ? measured(call, work) : circuit.run(() => measured(call, work)),
-      );
+      return await turns.run(call.signal, async () => {
+        const { requests = 1, bytes = 0, signal } = call;
+        const paced = async () => {
+          await rates.take(requests, bytes, signal);
+          return measured(call, work);
+        };
+        const answer = await (call.breaker === 'BYPASSED' ? paced() : circuit.run(paced));
+        if (answer instanceof Uint8Array) await rates.take(0, answer.byteLength, signal);
+        return answer;
+      });
     } finally {
       if (circuit.consecutiveFailures() !== failuresTold) changed();
     }

@@ -10,6 +10,9 @@ export interface ListLimits {
   readonly rememberedKeys: number;
 }
 
+/** About what providers put on a page. */
+const LISTED_PER_REQUEST = 1_000;
+
 /**
  * A listing that begins again where it fails. No order is promised, so nothing but the keys themselves tells what was
  * given already: they are remembered up to a limit. One that fails past that limit rejects; none ever ends early as
@@ -27,13 +30,18 @@ export async function* resilientList(
 
   for (let n = 1; ; n += 1) {
     const walk = new AbortController();
+    let listed = 0;
     const objects = storage.list(prefix, { signal: walk.signal })[Symbol.asyncIterator]();
     let failure: { readonly error: unknown } | undefined;
     try {
       for (;;) {
         let step: IteratorResult<ObjectInfo>;
         try {
-          step = await calls.attempt(call, (signal) => linked(signal, walk, () => objects.next()));
+          const requests = listed % LISTED_PER_REQUEST === 0 ? 1 : 0;
+          step = await calls.attempt({ ...call, requests }, (signal) =>
+            linked(signal, walk, () => objects.next()),
+          );
+          listed += 1;
         } catch (error) {
           failure = { error };
           break;

@@ -42,9 +42,8 @@ export function resilientUploads(
 
     putPart(handle, part, body, { signal } = {}) {
       calls.called();
-      return calls.retried({ what: `part ${part.number}`, timeoutMs: putTimeoutMs, signal }, (attempt) =>
-        inner.putPart(handle, part, body, { signal: attempt }),
-      );
+      const call = { what: `part ${part.number}`, timeoutMs: putTimeoutMs, signal, bytes: body.byteLength };
+      return calls.retried(call, (attempt) => inner.putPart(handle, part, body, { signal: attempt }));
     },
 
     parts(handle, { signal } = {}) {

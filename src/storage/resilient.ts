@@ -5,6 +5,7 @@ import { resilientCalls, type Work } from './resilient-calls.ts';
 import type { StorageHealth } from './resilient-health.ts';
 import { resilientList } from './resilient-list.ts';
 import { lookForBody, writeOnce } from './resilient-outcome.ts';
+import { rateLimiter } from './resilient-rates.ts';
 import { resilientUploads } from './resilient-uploads.ts';
 import type { ArchiveTiers, ObjectRetention, ObjectStorage } from './storage.ts';
 import { systemTiming, type Timing } from './timing.ts';
@@ -31,6 +32,10 @@ export interface ResilientOptions {
   /** Attempts at a time: 16; and how many more wait before `STORAGE_BUSY`: 1,000. */
   readonly concurrency?: number;
   readonly queue?: number;
+  /** Calls per second; a listing costs one more for every 1,000 objects. Left out, as many as come. */
+  readonly requestsPerSecond?: number;
+  /** Bytes per second that are put and got, together. Left out, as many as come. */
+  readonly bytesPerSecond?: number;
   /** Keys of a listing that are remembered so that it can go on after a failure: 200,000 (some 20 MB at most). */
   readonly rememberedKeys?: number;
   /** Told when the state or the number of failures in a row changes. Must not throw. */
@@ -71,8 +76,12 @@ const DEFAULTS = {
  *   provider is not blamed.
  *
  * Bounds: a call makes at most `attempts` attempts. It lasts at most attempts · (time limit + `settleMs`) + (attempts - 1)
- * · the longest pause, and the time in the queue: by default 14 minutes for a get, 29 for a put, 7.5 for the others
+ * · the longest pause, and the time in the queue and for the rates: by default 14 minutes for a get, 29 for a put, 7.5 for the others
  * (one step of a listing may take 40 s). A look after an ambiguous put adds at most a stat and a get of every 8 MiB.
+ *
+ * Rates hold for attempts, in the order in which they come, and no time limit counts the wait for them. A second’s worth
+ * may come at once; what a larger call uses more than that is paid for by those after it. Bytes of a put are waited for
+ * before it, those of a get, whose size nobody knows before, after it.
  *
  * A call below that ignores its abort for `settleMs` is left to itself and counts as failed. While it still runs it may
  * read the body that it was given, also after the put has settled: create-only keeps it from replacing anything.
@@ -81,10 +90,12 @@ const DEFAULTS = {
  */
 export function resilientStorage(inner: ObjectStorage, options: ResilientOptions = {}): ResilientStorage {
   const limits = limitsOf(options);
+  const timing = options.timing ?? systemTiming;
   const calls = resilientCalls({
     description: inner.description,
     limits,
-    timing: options.timing ?? systemTiming,
+    rates: rateLimiter(options, timing),
+    timing,
     clock: options.clock ?? systemClock,
     onHealthChange: options.onHealthChange ?? (() => undefined),
   });
@@ -104,7 +115,7 @@ export function resilientStorage(inner: ObjectStorage, options: ResilientOptions
       const look = { storage: inner, key, statMs: requestTimeoutMs, getMs: getTimeoutMs, signal };
       return writeOnce(
         calls,
-        { what: `put ${key}`, timeoutMs: putTimeoutMs, signal },
+        { what: `put ${key}`, timeoutMs: putTimeoutMs, signal, bytes: sizeOf(body) },
         key,
         (attempt) => inner.put(key, body, { ...put, signal: attempt }),
         () => lookForBody(calls, look, body),
@@ -136,6 +147,10 @@ export function resilientStorage(inner: ObjectStorage, options: ResilientOptions
     ...(inner.copies && { copies: inner.copies }),
     ...(inner.close && { close: () => inner.close?.() ?? Promise.resolve() }),
   };
+}
+
+function sizeOf(body: readonly Uint8Array[]): number {
+  return body.reduce((sum, piece) => sum + piece.byteLength, 0);
 }
 
 type Request = <T>(what: string, signal: AbortSignal | undefined, work: Work<T>) => Promise<T>;

@@ -144,8 +144,10 @@ async function createByParts(
 
 function refusalOf(error: unknown, caller: S3Caller): 'REFUSED' {
   const { name, status } = failureOf(error);
+  // By name too: after a 200 the status says nothing.
+  if (status === 412 || name === 'PreconditionFailed') return 'REFUSED';
   // A conflict of two conditional writes is the word of a store that knows the condition.
-  if (status === 412 || name === 'ConditionalRequestConflict') return 'REFUSED';
+  if (name === 'ConditionalRequestConflict') return 'REFUSED';
   if (name === 'NotImplemented' || status === 501) throw ignored(caller);
   throw error;
 }

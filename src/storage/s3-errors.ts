@@ -65,6 +65,28 @@ const CORRUPT = new Set([
   'XAmzContentChecksumMismatch',
   'XAmzContentSHA256Mismatch',
 ]);
+const TAKEN = new Set(['PreconditionFailed']);
+const MISSING = new Set(['NoSuchKey', 'NoSuchUpload', 'NoSuchVersion']);
+/** What a repetition may cure, whatever the status. */
+const PASSING = new Set([
+  'ConcurrentModification',
+  'ConditionalRequestConflict',
+  'InternalError',
+  'OperationAborted',
+  'RequestTimeout',
+  'ServiceUnavailable',
+]);
+/** What no repetition cures, whatever the status. */
+const PERMANENT = new Set([
+  'EntityTooLarge',
+  'EntityTooSmall',
+  'InvalidArgument',
+  'InvalidBucketState',
+  'InvalidRequest',
+  'MalformedXML',
+  'MethodNotAllowed',
+  'NotImplemented',
+]);
 /** The option that is wrong. */
 const MISCONFIGURED: Readonly<Record<string, string>> = {
   AuthorizationHeaderMalformed: '`region`',
@@ -79,11 +101,12 @@ export function failureOf(error: unknown): S3Failure {
   const metadata = fieldOf(error, '$metadata');
   const name = textOf(error, 'name') ?? textOf(error, 'Code') ?? '';
   const status = fieldOf(metadata, 'httpStatusCode');
+  const errno = textOf(error, 'code') ?? '';
   return {
     name: NAME.test(name) ? name : 'Error',
     status: typeof status === 'number' ? status : undefined,
     requestId: textOf(metadata, 'requestId'),
-    errno: textOf(error, 'code'),
+    errno: NAME.test(errno) ? errno : undefined,
     retryAfterMs: retryAfter(textOf(fieldOf(fieldOf(error, '$response'), 'headers'), 'retry-after')),
   };
 }
@@ -115,23 +138,28 @@ export function s3Error(error: unknown, call: S3Call, place: S3Place): DataProte
     );
   }
   const what = status === undefined ? (errno ?? name) : `${name}, HTTP ${status}`;
-  return new StorageError(
-    `${call.operation} of ${call.key === '' ? '(all)' : call.key} failed in ${place.description} (${what}).`,
-    codeFor(failure),
-    {
-      key: call.key,
-      cause: safeCause(failure),
-      ...(failure.retryAfterMs === undefined ? {} : { retryAfterMs: failure.retryAfterMs }),
-    },
-  );
+  const message = `${call.operation} of ${call.key === '' ? '(all)' : call.key} failed in ${place.description} (${what}).`;
+  const code = codeFor(failure);
+  const cause = safeCause(failure);
+  if (code === 'CONFIGURATION_INVALID') return new DataProtectionError(message, code, { cause });
+  return new StorageError(message, code, {
+    key: call.key,
+    cause,
+    ...(failure.retryAfterMs === undefined ? {} : { retryAfterMs: failure.retryAfterMs }),
+  });
 }
 
+/** By name first: an error that comes after a 200 has no status of its own, and the SDK calls it a 503. */
 function codeFor({ name, status }: S3Failure) {
   if (name === 'InvalidObjectState') return 'OBJECT_ARCHIVED';
   if (THROTTLED.has(name)) return 'STORAGE_THROTTLED';
-  if (FULL.has(name)) return 'STORAGE_FULL';
+  if (FULL.has(name) || status === 507) return 'STORAGE_FULL';
   if (CORRUPT.has(name)) return 'STORAGE_CORRUPT';
   if (DENIED.has(name)) return 'STORAGE_DENIED';
+  if (TAKEN.has(name)) return 'STORAGE_ALREADY_EXISTS';
+  if (MISSING.has(name)) return 'STORAGE_NOT_FOUND';
+  if (PASSING.has(name)) return 'STORAGE_UNAVAILABLE';
+  if (PERMANENT.has(name)) return 'CONFIGURATION_INVALID';
   switch (status) {
     case 401:
     case 403:
@@ -141,15 +169,16 @@ function codeFor({ name, status }: S3Failure) {
     case 412:
       return 'STORAGE_ALREADY_EXISTS';
     case 429:
-      return 'STORAGE_THROTTLED';
     case 503:
-      return name === 'ServiceUnavailable' || name === 'InternalError'
-        ? 'STORAGE_UNAVAILABLE'
-        : 'STORAGE_THROTTLED';
-    case 507:
-      return 'STORAGE_FULL';
-    default:
+      return 'STORAGE_THROTTLED';
+    case 408:
       return 'STORAGE_UNAVAILABLE';
+    case 501:
+      return 'CONFIGURATION_INVALID';
+    default:
+      return status !== undefined && status >= 400 && status < 500
+        ? 'CONFIGURATION_INVALID'
+        : 'STORAGE_UNAVAILABLE';
   }
 }
 

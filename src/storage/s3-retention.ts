@@ -49,19 +49,20 @@ export function s3Retention(caller: S3Caller, head: Head, { mode }: ObjectLock):
       }
       const version = await present(key, signal);
       const lock = await lockOf(version, signal);
-      if (reaches(lock, until)) return;
-      const Retention = {
-        // What is locked for compliance stays so: the provider refuses to weaken it.
-        Mode: lock.Mode === 'COMPLIANCE' ? lock.Mode : mode,
-        RetainUntilDate: wholeSeconds(until.getTime()),
-      };
+      // What is locked for compliance stays so: the provider refuses to weaken it.
+      const Mode = lock.Mode === 'COMPLIANCE' ? lock.Mode : mode;
+      const suffices = (now: ObjectLockRetention) =>
+        reaches(now, until) && (now.Mode === 'COMPLIANCE' || now.Mode === Mode);
+      if (suffices(lock)) return;
+      const end = Math.max(until.getTime(), lock.RetainUntilDate?.getTime() ?? 0);
+      const Retention = { Mode, RetainUntilDate: wholeSeconds(end) };
       try {
         await caller.call({ operation: 'lock', key }, signal, (client, http) =>
           client.putObjectRetention({ ...version, Retention }, http),
         );
       } catch (error) {
         // Refused as a shortening, where somebody else has set a longer lock since.
-        if (signal?.aborted || !reaches(await lockOf(version, signal), until)) throw error;
+        if (signal?.aborted || !suffices(await lockOf(version, signal))) throw error;
       }
     },
 

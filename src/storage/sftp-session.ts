@@ -1,6 +1,6 @@
 import type { Attributes, FileEntryWithStats, SFTPWrapper, Stats } from 'ssh2';
 import { clampRange } from './byte-range.ts';
-import { isStatus, SFTP_STATUS, SftpConnectionLost, SftpShortRead } from './sftp-errors.ts';
+import { isStatus, SFTP_STATUS, SftpConnectionLost, SftpShortRead, statusOf } from './sftp-errors.ts';
 import type { ByteRange } from './storage.ts';
 
 /** Every SFTP server takes requests of this size (draft-ietf-secsh-filexfer-02, 3). */
@@ -11,6 +11,13 @@ const REQUESTS_IN_FLIGHT = 64;
 
 /** How long what must be answered (a publishing, a removal) is waited for after an abort; then the line is cut. */
 const SETTLE_MS = 5_000;
+
+/** BAD_MESSAGE is how OpenSSH says EINVAL, which file systems answer that sync no folders. */
+const CANNOT_SYNC_FOLDERS = [
+  SFTP_STATUS.OP_UNSUPPORTED,
+  SFTP_STATUS.PERMISSION_DENIED,
+  SFTP_STATUS.BAD_MESSAGE,
+] as const;
 
 type Done<T> = (error: Error | null | undefined, answer: T) => void;
 type DoneEmpty = (error?: Error | null) => void;
@@ -124,15 +131,26 @@ export class SftpSession {
     }
   }
 
-  /** Makes the names in a folder durable, where the server opens folders like files (OpenSSH does). */
+  /** Makes the names in a folder durable, where the server opens folders like files and can sync them (OpenSSH does). */
   async syncFolder(path: string): Promise<void> {
+    if ((await this.missingExtension()) === 'fsync@openssh.com') return;
+    const handle = await this.#openFolder(path);
+    if (handle === undefined) return;
     try {
-      const handle = await this.#open(path, 'r', 0);
-      await this.#command((done) => this.#sftp.ext_openssh_fsync(handle, done)).finally(() =>
-        this.#close(handle).catch(() => undefined),
-      );
+      await this.#command((done) => this.#sftp.ext_openssh_fsync(handle, done));
     } catch (error) {
-      if (error instanceof SftpConnectionLost) throw error;
+      if (!isStatus(error, ...CANNOT_SYNC_FOLDERS)) throw error;
+    } finally {
+      await this.#close(handle).catch(() => undefined);
+    }
+  }
+
+  async #openFolder(path: string): Promise<Buffer | undefined> {
+    try {
+      return await this.#open(path, 'r', 0);
+    } catch (error) {
+      if (statusOf(error) === undefined) throw error;
+      return undefined;
     }
   }
 

@@ -45,7 +45,7 @@ const FULL_BELOW_BYTES = 32 * 1024;
  * SFTP: objects are files below one folder of a server, named by their keys; folders are 0700, files 0600.
  *
  * `put` writes to `.tmp-uploads` inside the root, has the server sync the file (`fsync@openssh.com`), publishes it with
- * `hardlink@openssh.com` and syncs the folders. A link never replaces a file (POSIX `link`), so of racing writers one
+ * `hardlink@openssh.com` and syncs the folders, also before it says that an object exists already. A link never replaces a file (POSIX `link`), so of racing writers one
  * wins, and an interrupted put leaves nothing that an operation shows; puts remove remains older than 24 hours.
  *
  * A server without one of these extensions is refused by `put` with `CONFIGURATION_INVALID`. SFTP's own rename is no
@@ -158,8 +158,7 @@ export function sftpStorage(options: SftpStorageOptions): ObjectStorage {
         using lease = await connection.acquire(signal);
         await prepare(lease.session, signal);
         await upload(lease.session, key, body, signal);
-        const folders = foldersUpTo(root, posix.dirname(posix.join(root, key)));
-        await Promise.all(folders.map((folder) => lease.session.syncFolder(folder)));
+        await syncName(lease.session, root, key);
       } catch (error) {
         throw describe(error, 'put', key, description, signal);
       }
@@ -255,6 +254,8 @@ async function publish(
       const taker = await session.lstat(file);
       if (taker?.isDirectory()) throw namedLikeFolder(key);
       if (taker !== undefined) {
+        // It may be that of an attempt which failed before the folders were synced.
+        await syncName(session, root, key);
         throw new StorageError(`The object ${key} exists already.`, 'STORAGE_ALREADY_EXISTS', { key });
       }
     }
@@ -267,6 +268,20 @@ async function publish(
       );
     }
     throw error;
+  }
+}
+
+/** Makes the name of an object durable. */
+async function syncName(session: SftpSession, root: string, key: string): Promise<void> {
+  const folders = foldersUpTo(root, posix.dirname(posix.join(root, key)));
+  try {
+    await Promise.all(folders.map((folder) => session.syncFolder(folder)));
+  } catch (cause) {
+    throw new StorageError(
+      `The object ${key} is stored in ${root}, but it is not sure that it survives a power cut.`,
+      'STORAGE_UNAVAILABLE',
+      { key, cause },
+    );
   }
 }
 

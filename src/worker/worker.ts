@@ -37,6 +37,8 @@ const FOUND: readonly Found[] = ['backups', 'verifications', 'replications'];
 
 const DEFAULT_POLL_MS = 15_000;
 const DEFAULT_GRACE_MS = 30_000;
+/** The longest that a timer of Node.js waits; a longer one would not wait at all. */
+const LONGEST_TIMER_MS = 2_147_483_647;
 
 /**
  * Does what stands in the database: queues scheduled backups when they are due, runs queued ones, and the jobs over
@@ -82,7 +84,7 @@ export async function startWorker(
     queueDue.start();
     find.start();
   };
-  const timer = setInterval(look, pollMs);
+  const timer = setInterval(look, Math.min(pollMs, LONGEST_TIMER_MS));
   look();
 
   await queue
@@ -127,7 +129,7 @@ export async function startWorker(
   let stopping: Promise<void> | undefined;
   const worker: Worker = {
     stop({ graceMs = DEFAULT_GRACE_MS } = {}) {
-      stopping ??= Promise.resolve().then(() => end(graceMs));
+      stopping ??= Promise.resolve().then(() => end(Math.min(graceMs, LONGEST_TIMER_MS)));
       return stopping;
     },
     [Symbol.asyncDispose]: () => worker.stop(),

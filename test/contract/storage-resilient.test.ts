@@ -6,7 +6,6 @@ import { localStorage } from '../../src/storage/local.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import { resilientStorage } from '../../src/storage/resilient.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
-import { throttledStorage } from '../../src/storage/throttled.ts';
 import { systemTiming } from '../../src/storage/timing.ts';
 import { storageContract } from './storage.ts';
 import { uploadsContract } from './uploads.ts';
@@ -21,9 +20,7 @@ const DECORATED: Record<string, () => ObjectStorage> = {
   'resilient over memory': () => resilientStorage(memoryStorage(), PATIENT),
   'resilient over faulty without faults over memory': () =>
     resilientStorage(faultyStorage(memoryStorage(), []), PATIENT),
-  'throttled over memory': () => throttledStorage(memoryStorage(), RATES),
-  'resilient over throttled over memory': () =>
-    resilientStorage(throttledStorage(memoryStorage(), RATES), PATIENT),
+  'resilient with rates over memory': () => resilientStorage(memoryStorage(), { ...PATIENT, ...RATES }),
 };
 
 for (const [name, make] of Object.entries(DECORATED)) {

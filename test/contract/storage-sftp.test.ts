@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type SftpStorageOptions, sftpStorage } from '../../src/storage/sftp.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
+import { startSftpFilter } from '../harness/sftp-filter.ts';
 import { type SshServer, startSshServer } from '../harness/ssh-server.ts';
 import { storageContract } from './storage.ts';
 
@@ -345,6 +346,45 @@ describe('sftp', { timeout: 60_000 }, () => {
       await without.close?.();
       await lacking.stop();
     }
+  });
+
+  describe('a folder that is not synced', () => {
+    let filter: Awaited<ReturnType<typeof startSftpFilter>>;
+    let filtered: ObjectStorage;
+    const body = [Buffer.from('x')];
+
+    beforeEach(async () => {
+      filter = await startSftpFilter();
+      filtered = open({ port: filter.port, hostKey: filter.hostKey });
+      await filtered.put('a/first', body);
+      filter.folderSync.passed = 0;
+    });
+
+    afterEach(async () => {
+      await filtered.close?.();
+      await filter.close();
+    });
+
+    it.each([4, 'CUT'] as const)(
+      'leaves a put unsure (%s), and the next one too, until it is synced',
+      async (fault) => {
+        filter.folderSync.fault = fault;
+        const unsure = { code: 'STORAGE_UNAVAILABLE', message: expect.stringContaining('power cut') };
+        await expect(filtered.put('a/object', body)).rejects.toMatchObject(unsure);
+        await expect(filtered.put('a/object', body)).rejects.toMatchObject(unsure);
+        filter.folderSync.fault = undefined;
+        await expect(filtered.put('a/object', body)).rejects.toMatchObject({
+          code: 'STORAGE_ALREADY_EXISTS',
+        });
+        expect(filter.folderSync.passed).toBe(2);
+      },
+    );
+
+    it.each([3, 5, 8])('because the server cannot (status %i) is what it gives', async (fault) => {
+      filter.folderSync.fault = fault;
+      await filtered.put('a/object', body);
+      await filtered.delete('a/object');
+    });
   });
 
   it('is denied where the server allows no writing', async () => {

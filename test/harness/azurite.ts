@@ -35,6 +35,8 @@ export async function startAzurite(): Promise<Azurite> {
     [
       ...['--import', END_WITH_PARENT, program, '--silent', '--inMemoryPersistence', '--disableTelemetry'],
       ...['--skipApiVersionCheck', '--blobHost', '127.0.0.1', '--blobPort', '0'],
+      // The time after which it closes idle connections, in seconds: on a busy machine 5 are short, and a request is lost.
+      ...['--blobKeepAliveTimeout', '60'],
     ],
     {
       cwd: folder,

@@ -278,8 +278,15 @@ export class FakeGcsBucket {
       assertKey(found, request);
       return found;
     });
-    if (new Set(sources.map(({ storageClass }) => storageClass)).size > 1) {
-      throw new GcsProblem(400, 'invalid', 'The sources have several storage classes.');
+    const target = String(destination?.storageClass ?? 'STANDARD');
+    const other = sources.find(({ storageClass }) => storageClass !== target);
+    if (other !== undefined) {
+      throw new GcsProblem(
+        400,
+        'invalid',
+        `Cannot compose object with destination storage class ${target} from source components that have ` +
+          `different storage classes (${other.storageClass}).`,
+      );
     }
     const count = sources.reduce((sum, { componentCount }) => sum + (componentCount ?? 1), 0);
     const bytes = Buffer.concat(sources.map(({ bytes }) => bytes));

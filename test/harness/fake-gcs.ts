@@ -45,6 +45,8 @@ export async function startFakeGcs(options: FakeGcsOptions = {}) {
       answerProblem(response, problem);
     });
   });
+  // On a busy machine Node's 5 s are short, and a request on a connection that just closes is lost.
+  server.keepAliveTimeout = 60_000;
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

@@ -45,6 +45,8 @@ export async function startFakeS3(options: FakeS3Options = {}): Promise<FakeS3> 
   const server = createServer((request, response) => {
     answer(request, response).catch(() => request.socket.destroy());
   });
+  // On a busy machine Node's 5 s are short, and a request on a connection that just closes is lost.
+  server.keepAliveTimeout = 60_000;
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
 

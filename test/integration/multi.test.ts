@@ -1,6 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { encodeClaim, isClaim } from '../../src/archive/claim.ts';
 import type { BackupService } from '../../src/service/backup-service.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
@@ -19,6 +19,9 @@ import {
 import { actorOf, createBench, filesBelow, type ServiceBench } from '../harness/service-bench.ts';
 import { keysOf } from '../harness/service-settled.ts';
 import { TINY_ORGANIZATION, tinyData } from '../harness/service-tiny.ts';
+
+// Many restores in one test: a bound against hangs, on a machine that does other work.
+vi.setConfig({ testTimeout: 120_000 });
 
 const stores = new TestStores();
 const a = stores.get('a');

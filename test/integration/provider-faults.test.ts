@@ -49,244 +49,252 @@ afterAll(async () => {
   await bench[Symbol.asyncDispose]();
 });
 
-describe.each(['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE'] as const)('%s', (name) => {
-  let provider: Provider;
-  let proxy: HttpFaultProxy;
-  let storages: Storages;
-  /** What is stored, by a way without faults. */
-  let direct: ObjectStorage;
-  let backups: BackupService;
-  let soundRequests = 0;
+describe.each(['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE'] as const)(
+  '%s',
+  { timeout: 60_000 },
+  (name) => {
+    let provider: Provider;
+    let proxy: HttpFaultProxy;
+    let storages: Storages;
+    /** What is stored, by a way without faults. */
+    let direct: ObjectStorage;
+    let backups: BackupService;
+    let soundRequests = 0;
 
-  /** The provider's own storage, without the decorators. */
-  const bare = (destination: StorageDestination): { storage: ObjectStorage; close: () => Promise<void> } => {
-    const opened = createStorages({
-      own: undefined,
-      credentials: () => provider.credential ?? {},
-      limits: { attempts: 1, requestTimeoutMs: 60_000, breakerFailures: 1_000_000 },
-      clock: systemClock,
-      logger: LOGGER,
-    });
-    return { storage: opened.open(destination).storage, close: opened.close };
-  };
+    /** The provider's own storage, without the decorators. */
+    const bare = (
+      destination: StorageDestination,
+    ): { storage: ObjectStorage; close: () => Promise<void> } => {
+      const opened = createStorages({
+        own: undefined,
+        credentials: () => provider.credential ?? {},
+        limits: { attempts: 1, requestTimeoutMs: 60_000, breakerFailures: 1_000_000 },
+        clock: systemClock,
+        logger: LOGGER,
+      });
+      return { storage: opened.open(destination).storage, close: opened.close };
+    };
 
-  beforeAll(async () => {
-    provider = await PROVIDERS[name]();
-    proxy = await httpFaultProxy({ port: provider.port });
-    storages = createStorages({
-      own: undefined,
-      credentials: () => provider.credential ?? {},
-      limits: undefined,
-      clock: systemClock,
-      logger: LOGGER,
-    });
-    direct = storages.open(provider.destination).storage;
-    // Loads the SDK, which takes longer than the time limits below.
-    await direct.stat('a');
-    const protection = await bench.open({
-      storageDestination: provider.at(proxy.url),
-      credentials: () => provider.credential ?? {},
-      storageLimits: {
-        requestTimeoutMs: LIMIT_MS,
-        putTimeoutMs: LIMIT_MS,
-        getTimeoutMs: LIMIT_MS,
-        attempts: ATTEMPTS,
-        baseDelayMs: 1,
-        maxDelayMs: 5,
-        breakerFailures: 10,
-        breakerOpenMs: 1,
-      },
-    });
-    backups = protection.backups(actorOf(TINY_ORGANIZATION));
-    proxy.plan([]);
-    await run();
-    proxy.plan([]);
-    expect((await run()).status).toBe('COMPLETED');
-    soundRequests = proxy.requests.length;
-  });
-  afterAll(async () => {
-    await storages.close();
-    await proxy.close();
-    await provider[Symbol.asyncDispose]();
-  });
-
-  async function run() {
-    const { id } = await backups.createConfiguration({ name: `c-${crypto.randomUUID()}`, scope: {} });
-    const outcome = await backups.createSnapshot({ configurationId: id }, { wait: true }).then(
-      ({ status, id: snapshotId }) => ({ status, snapshotId, code: undefined }),
-      (error: { code?: string }) => ({ status: 'FAILED', snapshotId: undefined, code: error.code }),
-    );
-    return { id, ...outcome };
-  }
-
-  async function settled(id: string): Promise<void> {
-    proxy.plan([]);
-    await expectSettled(backups, id, direct);
-  }
-
-  it.each(Object.entries(FAULTS))('%s, now and then: the backup is whole', async (_, fault) => {
-    for (const requests of [[1, 3], [2]]) {
-      proxy.plan(requests.map((request) => ({ request, fault })));
-      const { id, status, code } = await run();
-      expect({ status, code }, `requests ${requests}`).toEqual({ status: 'COMPLETED', code: undefined });
-      expect(proxy.injected).toHaveLength(requests.length);
-      // Each repeats one call, and a lost write is looked for.
-      expect(proxy.requests.length).toBeLessThanOrEqual(soundRequests + 4 * requests.length);
-      if (requests.length === 2) await settled(id);
-    }
-  });
-
-  it.each(Object.entries(FAULTS))(
-    '%s, always: nothing counts',
-    async (text, fault) => {
-      proxy.plan([{ request: 'every', fault }]);
-      const { id, status, code } = await run();
-      expect(code ?? status).toMatch(/^STORAGE_(UNAVAILABLE|THROTTLED|CORRUPT|CIRCUIT_OPEN)$/);
-      expect(proxy.injected.length).toBeGreaterThan(0);
-      // The object, then the claim of the attempt and the look for it: each is given up after its attempts.
-      expect(proxy.requests.length).toBeLessThanOrEqual(8 * ATTEMPTS);
-      const { items } = await backups.listSnapshots({ configurationId: id });
-      expect(items.filter(isGood), text).toEqual([]);
-      await settled(id);
-    },
-    60_000,
-  );
-
-  it.each(['answer dropped', '503', 'cut in the request body'])(
-    '%s, of every write: the outcome is true',
-    async (text) => {
-      const fault = FAULTS[text];
-      if (fault === undefined) throw new Error(text);
-      proxy.plan([{ only: ({ method }) => method === 'PUT' || method === 'POST', request: 'every', fault }]);
-      const { id, status, code } = await run();
+    beforeAll(async () => {
+      provider = await PROVIDERS[name]();
+      proxy = await httpFaultProxy({ port: provider.port });
+      storages = createStorages({
+        own: undefined,
+        credentials: () => provider.credential ?? {},
+        limits: undefined,
+        clock: systemClock,
+        logger: LOGGER,
+      });
+      direct = storages.open(provider.destination).storage;
+      // Loads the SDK, which takes longer than the time limits below.
+      await direct.stat('a');
+      const protection = await bench.open({
+        storageDestination: provider.at(proxy.url),
+        credentials: () => provider.credential ?? {},
+        storageLimits: {
+          requestTimeoutMs: LIMIT_MS,
+          putTimeoutMs: LIMIT_MS,
+          getTimeoutMs: LIMIT_MS,
+          attempts: ATTEMPTS,
+          baseDelayMs: 1,
+          maxDelayMs: 5,
+          breakerFailures: 10,
+          breakerOpenMs: 1,
+        },
+      });
+      backups = protection.backups(actorOf(TINY_ORGANIZATION));
       proxy.plan([]);
-      const { items } = await backups.listSnapshots({ configurationId: id });
-      if (status === 'COMPLETED') {
-        expect(await backups.verifySnapshot(items[0]?.id ?? '')).toMatchObject({ passed: true });
-      } else {
-        expect(code).toMatch(/^STORAGE_/);
-        expect(items.filter(isGood)).toEqual([]);
+      await run();
+      proxy.plan([]);
+      expect((await run()).status).toBe('COMPLETED');
+      soundRequests = proxy.requests.length;
+    });
+    afterAll(async () => {
+      await storages.close();
+      await proxy.close();
+      await provider[Symbol.asyncDispose]();
+    });
+
+    async function run() {
+      const { id } = await backups.createConfiguration({ name: `c-${crypto.randomUUID()}`, scope: {} });
+      const outcome = await backups.createSnapshot({ configurationId: id }, { wait: true }).then(
+        ({ status, id: snapshotId }) => ({ status, snapshotId, code: undefined }),
+        (error: { code?: string }) => ({ status: 'FAILED', snapshotId: undefined, code: error.code }),
+      );
+      return { id, ...outcome };
+    }
+
+    async function settled(id: string): Promise<void> {
+      proxy.plan([]);
+      await expectSettled(backups, id, direct);
+    }
+
+    it.each(Object.entries(FAULTS))('%s, now and then: the backup is whole', async (_, fault) => {
+      for (const requests of [[1, 3], [2]]) {
+        proxy.plan(requests.map((request) => ({ request, fault })));
+        const { snapshotId = '', status, code } = await run();
+        expect({ status, code }, `requests ${requests}`).toEqual({ status: 'COMPLETED', code: undefined });
+        expect(proxy.injected).toHaveLength(requests.length);
+        // Each repeats one call, and a lost write is looked for.
+        expect(proxy.requests.length).toBeLessThanOrEqual(soundRequests + 4 * requests.length);
+        expect(await backups.verifySnapshot(snapshotId)).toMatchObject({ passed: true });
       }
-      // A write that took place is known to have: only its answer was lost.
-      if (text === 'answer dropped') expect(status).toBe('COMPLETED');
-      await settled(id);
-    },
-  );
+    });
 
-  it('a slow connection is outlasted', async () => {
-    proxy.plan([{ request: 'every', fault: SLOW }]);
-    const { id, status } = await run();
-    expect(status).toBe('COMPLETED');
-    await settled(id);
-  });
+    it.each(Object.entries(FAULTS))(
+      '%s, always: nothing counts',
+      async (text, fault) => {
+        proxy.plan([{ request: 'every', fault }]);
+        const { id, status, code } = await run();
+        expect(code ?? status).toMatch(/^STORAGE_(UNAVAILABLE|THROTTLED|CORRUPT|CIRCUIT_OPEN)$/);
+        expect(proxy.injected.length).toBeGreaterThan(0);
+        // The object, then the claim of the attempt and the look for it: each is given up after its attempts.
+        expect(proxy.requests.length).toBeLessThanOrEqual(8 * ATTEMPTS);
+        const { items } = await backups.listSnapshots({ configurationId: id });
+        expect(items.filter(isGood), text).toEqual([]);
+        await settled(id);
+      },
+      60_000,
+    );
 
-  it('a stalled connection costs the time limit, and no more', { timeout: 60_000 }, async () => {
-    for (const fault of Object.values(STALLS)) {
-      proxy.plan([{ only: ({ method }) => method === 'GET', request: 1, fault }]);
+    it.each(['answer dropped', '503', 'cut in the request body'])(
+      '%s, of every write: the outcome is true',
+      async (text) => {
+        const fault = FAULTS[text];
+        if (fault === undefined) throw new Error(text);
+        proxy.plan([
+          { only: ({ method }) => method === 'PUT' || method === 'POST', request: 'every', fault },
+        ]);
+        const { id, status, code } = await run();
+        proxy.plan([]);
+        const { items } = await backups.listSnapshots({ configurationId: id });
+        if (status === 'COMPLETED') {
+          expect(await backups.verifySnapshot(items[0]?.id ?? '')).toMatchObject({ passed: true });
+        } else {
+          expect(code).toMatch(/^STORAGE_/);
+          expect(items.filter(isGood)).toEqual([]);
+        }
+        // A write that took place is known to have: only its answer was lost.
+        if (text === 'answer dropped') expect(status).toBe('COMPLETED');
+        await settled(id);
+      },
+    );
+
+    it('a slow connection is outlasted', async () => {
+      proxy.plan([{ request: 'every', fault: SLOW }]);
       const { id, status } = await run();
       expect(status).toBe('COMPLETED');
-      expect(proxy.injected).toHaveLength(1);
       await settled(id);
-    }
-  });
-
-  it('restores exactly through faults, or leaves nothing', { timeout: 60_000 }, async () => {
-    proxy.plan([]);
-    const { snapshotId = '' } = await run();
-    const { pool } = bench.database;
-    for (const [index, fault] of RESTORE_FAULTS.entries()) {
-      const schemaName = `${name}_${index}`.toLowerCase();
-      const restore = () =>
-        backups.createRestoreOperation(
-          { snapshotId, restoreDestination: { type: 'TEST', schemaName }, validationEnabled: false },
-          { wait: true },
-        );
-      proxy.plan([{ request: 'every', fault }]);
-      await expect(restore()).rejects.toMatchObject({ code: expect.stringMatching(/^(STORAGE|ARCHIVE)_/) });
-      expect(await schemaThere(pool, schemaName)).toBe(false);
-      proxy.plan([1, 3, 4].map((request) => ({ request, fault })));
-      expect((await restore()).status).toBe('COMPLETED');
-      expect(await tinyDifferences(pool, schemaName)).toBe(0);
-    }
-  });
-
-  it('opens its breaker, tells it, and closes it', async () => {
-    proxy.plan([]);
-    const protection = await bench.open({
-      storageDestination: provider.at(proxy.url),
-      credentials: () => provider.credential ?? {},
-      storageLimits: { attempts: 3, baseDelayMs: 1, maxDelayMs: 2, breakerFailures: 3, breakerOpenMs: 400 },
     });
-    const own = protection.backups(actorOf(TINY_ORGANIZATION));
-    const { id: configurationId } = await own.createConfiguration({ name: crypto.randomUUID(), scope: {} });
-    const once = () => own.createSnapshot({ configurationId }, { wait: true });
-    await once();
-    proxy.plan([{ request: 'every', fault: { effect: 'CUT_BEFORE_REQUEST' } }]);
-    await expect(once()).rejects.toMatchObject({ code: expect.stringMatching(/^STORAGE_/) });
-    const [broken] = protection.storageHealth();
-    expect(broken).toMatchObject({ state: 'OPEN', lastFailure: { code: 'STORAGE_UNAVAILABLE' } });
-    proxy.plan([]);
-    await sleep(500);
-    expect((await once()).status).toBe('COMPLETED');
-    expect(protection.storageHealth()).toMatchObject([{ state: 'CLOSED', consecutiveFailures: 0 }]);
-    await protection.close();
-  });
 
-  const BODIES = {
-    'object/0': randomBytes(200),
-    'object/1': Buffer.alloc(0),
-    'object/2': randomBytes(70_000),
-  };
-
-  /** Uses every call; what it learns must be the same with and without faults. */
-  async function program(storage: ObjectStorage): Promise<unknown> {
-    for (const [key, body] of Object.entries(BODIES)) await storage.put(key, [body]);
-    const read: Record<string, string> = {};
-    for (const key of Object.keys(BODIES)) read[key] = digest(await storage.get(key));
-    const part = digest(await storage.get('object/2', { range: { offset: 1_000, length: 2_000 } }));
-    const size = (await storage.stat('object/2'))?.size;
-    const listed: string[] = [];
-    for await (const info of storage.list('object/')) listed.push(`${info.key} ${info.size}`);
-    await storage.delete('object/0');
-    return { read, part, size, listed: listed.sort(), gone: await storage.stat('object/0') };
-  }
-
-  async function empty(): Promise<void> {
-    for await (const { key } of direct.list('object/')) await direct.delete(key);
-  }
-
-  // S3 call by call is in storage-faults-proxy.test.ts.
-  if (name === 'AWS_S3') return;
-  it.each(Object.entries({ ...FAULTS, ...STALLS }))(
-    'call by call: %s changes nothing',
-    { timeout: 60_000 },
-    async (_, fault) => {
-      const inner = bare(provider.at(proxy.url));
-      const limits = { requestTimeoutMs: 200, putTimeoutMs: 200, getTimeoutMs: 200, settleMs: 50 };
-      const timing = { ...systemTiming, sleep: async () => undefined };
-      const storage = resilientStorage(inner.storage, { ...limits, breakerFailures: 100, timing });
-      proxy.plan([]);
-      await storage.stat('none');
-      await empty();
-      proxy.plan([]);
-      const sound = await program(storage);
-      const requests = proxy.requests.length;
-      let injected = 0;
-      for (let n = 1; n <= requests; n += 2) {
-        await empty();
-        proxy.plan([{ request: n, fault }]);
-        expect(await program(storage), `request ${n}`).toEqual(sound);
-        expect(proxy.requests.length).toBeLessThanOrEqual(requests + 2 * ATTEMPTS);
-        injected += proxy.injected.length;
+    it('a stalled connection costs the time limit, and no more', { timeout: 60_000 }, async () => {
+      for (const fault of Object.values(STALLS)) {
+        proxy.plan([{ only: ({ method }) => method === 'GET', request: 1, fault }]);
+        const { id, status } = await run();
+        expect(status).toBe('COMPLETED');
+        expect(proxy.injected).toHaveLength(1);
+        await settled(id);
       }
-      expect(injected).toBe(Math.ceil(requests / 2));
-      await empty();
-      await inner.close();
-    },
-  );
-});
+    });
 
-describe('the create-only probe of S3', () => {
+    it('restores exactly through faults, or leaves nothing', { timeout: 60_000 }, async () => {
+      proxy.plan([]);
+      const { snapshotId = '' } = await run();
+      const { pool } = bench.database;
+      for (const [index, fault] of RESTORE_FAULTS.entries()) {
+        const schemaName = `${name}_${index}`.toLowerCase();
+        const restore = () =>
+          backups.createRestoreOperation(
+            { snapshotId, restoreDestination: { type: 'TEST', schemaName }, validationEnabled: false },
+            { wait: true },
+          );
+        proxy.plan([{ request: 'every', fault }]);
+        await expect(restore()).rejects.toMatchObject({ code: expect.stringMatching(/^(STORAGE|ARCHIVE)_/) });
+        expect(await schemaThere(pool, schemaName)).toBe(false);
+        proxy.plan([1, 3, 4].map((request) => ({ request, fault })));
+        expect((await restore()).status).toBe('COMPLETED');
+        expect(await tinyDifferences(pool, schemaName)).toBe(0);
+      }
+    });
+
+    it('opens its breaker, tells it, and closes it', async () => {
+      proxy.plan([]);
+      const protection = await bench.open({
+        storageDestination: provider.at(proxy.url),
+        credentials: () => provider.credential ?? {},
+        storageLimits: { attempts: 3, baseDelayMs: 1, maxDelayMs: 2, breakerFailures: 3, breakerOpenMs: 400 },
+      });
+      const own = protection.backups(actorOf(TINY_ORGANIZATION));
+      const { id: configurationId } = await own.createConfiguration({ name: crypto.randomUUID(), scope: {} });
+      const once = () => own.createSnapshot({ configurationId }, { wait: true });
+      await once();
+      proxy.plan([{ request: 'every', fault: { effect: 'CUT_BEFORE_REQUEST' } }]);
+      await expect(once()).rejects.toMatchObject({ code: expect.stringMatching(/^STORAGE_/) });
+      const [broken] = protection.storageHealth();
+      expect(broken).toMatchObject({ state: 'OPEN', lastFailure: { code: 'STORAGE_UNAVAILABLE' } });
+      proxy.plan([]);
+      await sleep(500);
+      expect((await once()).status).toBe('COMPLETED');
+      expect(protection.storageHealth()).toMatchObject([{ state: 'CLOSED', consecutiveFailures: 0 }]);
+      await protection.close();
+    });
+
+    const BODIES = {
+      'object/0': randomBytes(200),
+      'object/1': Buffer.alloc(0),
+      'object/2': randomBytes(70_000),
+    };
+
+    /** Uses every call; what it learns must be the same with and without faults. */
+    async function program(storage: ObjectStorage): Promise<unknown> {
+      for (const [key, body] of Object.entries(BODIES)) await storage.put(key, [body]);
+      const read: Record<string, string> = {};
+      for (const key of Object.keys(BODIES)) read[key] = digest(await storage.get(key));
+      const part = digest(await storage.get('object/2', { range: { offset: 1_000, length: 2_000 } }));
+      const size = (await storage.stat('object/2'))?.size;
+      const listed: string[] = [];
+      for await (const info of storage.list('object/')) listed.push(`${info.key} ${info.size}`);
+      await storage.delete('object/0');
+      return { read, part, size, listed: listed.sort(), gone: await storage.stat('object/0') };
+    }
+
+    async function empty(): Promise<void> {
+      for await (const { key } of direct.list('object/')) await direct.delete(key);
+    }
+
+    // S3 call by call is in storage-faults-proxy.test.ts.
+    if (name === 'AWS_S3') return;
+    it.each(Object.entries({ ...FAULTS, ...STALLS }))(
+      'call by call: %s changes nothing',
+      { timeout: 60_000 },
+      async (_, fault) => {
+        const inner = bare(provider.at(proxy.url));
+        const limits = { requestTimeoutMs: 200, putTimeoutMs: 200, getTimeoutMs: 200, settleMs: 50 };
+        const timing = { ...systemTiming, sleep: async () => undefined };
+        const storage = resilientStorage(inner.storage, { ...limits, breakerFailures: 100, timing });
+        proxy.plan([]);
+        await storage.stat('none');
+        await empty();
+        proxy.plan([]);
+        const sound = await program(storage);
+        const requests = proxy.requests.length;
+        let injected = 0;
+        for (let n = 1; n <= requests; n += 2) {
+          await empty();
+          proxy.plan([{ request: n, fault }]);
+          expect(await program(storage), `request ${n}`).toEqual(sound);
+          expect(proxy.requests.length).toBeLessThanOrEqual(requests + 2 * ATTEMPTS);
+          injected += proxy.injected.length;
+        }
+        expect(injected).toBe(Math.ceil(requests / 2));
+        await empty();
+        await inner.close();
+      },
+    );
+  },
+);
+
+describe('the create-only probe of S3', { timeout: 60_000 }, () => {
   let provider: Provider;
   let proxy: HttpFaultProxy;
 

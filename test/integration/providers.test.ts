@@ -78,7 +78,7 @@ const outcomeOf = (run: Promise<unknown>): Promise<unknown> =>
     (error: unknown) => error,
   );
 
-describe.each(Object.keys(PROVIDERS) as ProviderName[])('%s', (name) => {
+describe.each(Object.keys(PROVIDERS) as ProviderName[])('%s', { timeout: 60_000 }, (name) => {
   let provider: Provider;
 
   beforeAll(async () => {
@@ -197,7 +197,7 @@ describe('many objects', () => {
 
   test.each(['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE', 'SFTP'] as const)(
     'the care platform comes back whole from %s',
-    { timeout: 60_000 },
+    { timeout: 120_000 },
     async (name) => {
       await using provider = await PROVIDERS[name]();
       const { credential } = provider;

@@ -38,6 +38,7 @@ test('an attempt begins RUNNING, one at a time for a configuration', async () =>
     worker: 'test',
     heartbeatAt: START,
     cancelRequestedAt: null,
+    destination: null,
     sweptAt: null,
     createdAt: START,
   });

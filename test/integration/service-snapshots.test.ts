@@ -135,7 +135,7 @@ describe('a whole organization', () => {
 
 test('a run in the background tells how far it is, in the catalog and in events', async () => {
   const storage = memoryStorage();
-  const slow = faultyStorage(storage, [{ call: 1, effect: 'delay', when: 'before', milliseconds: 1300 }]);
+  const slow = faultyStorage(storage, [{ call: 1, effect: 'delay', when: 'before', milliseconds: 5000 }]);
   const protection = await tiny.open({ openStorage: () => slow });
   const backups = protection.backups(actorOf(tiny.organizations[0]));
   const seen: string[] = [];
@@ -151,8 +151,12 @@ test('a run in the background tells how far it is, in the catalog and in events'
   const { id: configurationId } = await tiny.configure();
   const queued = await backups.createSnapshot({ configurationId });
   expect(queued).toMatchObject({ status: 'QUEUED', progress: null, startedAt: null });
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  const running = await backups.getSnapshot(queued.id);
+  let running = queued;
+  // The first put waits, so that this is to be seen on a slow machine too.
+  while (running.progress?.phase !== 'UPLOADING' && running.completedAt === null) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    running = await backups.getSnapshot(queued.id);
+  }
   expect(running).toMatchObject({
     status: 'IN_PROGRESS',
     progress: { phase: 'UPLOADING', recordsProcessed: 120, entitiesTotal: 2, entitiesCompleted: 2 },

@@ -1,9 +1,12 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { DataProtection, DataProtectionOptions } from '../../src/compose.ts';
 import type { BackupSnapshot, StorageJob, StorageJobStatus } from '../../src/types/backup.ts';
 import { jobSettled, replicated, several, TestStores, until } from '../harness/multi-stores.ts';
 import { actorOf, auditActions, createBench, type ServiceBench } from '../harness/service-bench.ts';
 import { TINY_ORGANIZATION, tinyData } from '../harness/service-tiny.ts';
+
+// Many restores in one test: a bound against hangs, on a machine that does other work.
+vi.setConfig({ testTimeout: 120_000 });
 
 const stores = new TestStores();
 const b = stores.get('b');

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { inspect } from 'node:util';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type S3StorageOptions, s3Storage } from '../../src/storage/s3.ts';
+import { s3Error } from '../../src/storage/s3-errors.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
 import type { Credential } from '../../src/types/credentials.ts';
 import { type FakeS3, startFakeS3 } from '../harness/fake-s3.ts';
@@ -109,6 +110,20 @@ describe('create-only', () => {
     expect(await keysOf(storage)).toEqual(['a']);
     await open(fake).put('b', []);
     expect(await keysOf(storage)).toEqual(['a', 'b']);
+  });
+
+  it.each([
+    ['PreconditionFailed', 'STORAGE_ALREADY_EXISTS', false],
+    ['ConditionalRequestConflict', 'STORAGE_UNAVAILABLE', true],
+  ])('knows %s also where it comes after a 200', async (name, code, retryable) => {
+    const { fake, storage } = await start();
+    const refused = { status: 200, code: name };
+    fake.fault = ({ operation }) => (operation === 'CompleteMultipartUpload' ? refused : undefined);
+    await expect(storage.put('large', [Buffer.alloc(17 * MIB)])).rejects.toMatchObject({
+      code,
+      retryable,
+    });
+    expect(fake.bucket.uploads.size).toBe(0);
   });
 
   it('lets one of racing large writers win, and leaves no uploads', async () => {
@@ -254,7 +269,7 @@ describe('what is on the wire', () => {
       serverSideEncryption: encryption,
       customerKey: async () => ({ key: other }),
     });
-    await expect(stranger.get('a')).rejects.toMatchObject({ name: 'StorageError' });
+    await expect(stranger.get('a')).rejects.toMatchObject({ code: 'CONFIGURATION_INVALID' });
     const bad = open(fake, {
       serverSideEncryption: encryption,
       customerKey: async () => ({ key: 'c2hvcnQ=' }),
@@ -310,6 +325,16 @@ describe('errors', () => {
     [503, 'SlowDown', 'STORAGE_THROTTLED'],
     [429, 'TooManyRequests', 'STORAGE_THROTTLED'],
     [503, 'ServiceUnavailable', 'STORAGE_UNAVAILABLE'],
+    [503, 'UnheardOf', 'STORAGE_THROTTLED'],
+    [400, 'RequestTimeout', 'STORAGE_UNAVAILABLE'],
+    [408, 'UnheardOf', 'STORAGE_UNAVAILABLE'],
+    [409, 'OperationAborted', 'STORAGE_UNAVAILABLE'],
+    [409, 'ConditionalRequestConflict', 'STORAGE_UNAVAILABLE'],
+    [400, 'InvalidRequest', 'CONFIGURATION_INVALID'],
+    [400, 'UnheardOf', 'CONFIGURATION_INVALID'],
+    [405, 'MethodNotAllowed', 'CONFIGURATION_INVALID'],
+    [409, 'InvalidBucketState', 'CONFIGURATION_INVALID'],
+    [501, 'NotImplemented', 'CONFIGURATION_INVALID'],
     [500, 'InternalError', 'STORAGE_UNAVAILABLE'],
   ])('calls %i %s %s', async (status, name, code) => {
     const { fake, storage } = await start();
@@ -318,6 +343,17 @@ describe('errors', () => {
     expect(error).toMatchObject({ code });
     if (code === 'STORAGE_THROTTLED') expect(error).toMatchObject({ retryAfterMs: 7_000 });
     expect(fake.requests).toHaveLength(1);
+  });
+
+  it('quotes nothing that a connection calls its code', () => {
+    const error = Object.assign(new Error('cut'), { code: 'https://key:s3cr3t@proxy' });
+    const call = { operation: 'put', key: 'a' };
+    const told = s3Error(error, call, { description: 'AWS_S3 b', bucket: 'b' });
+    expect(inspect(told, { depth: 20, showHidden: true })).not.toContain('s3cr3t');
+    expect(told).toMatchObject({ code: 'STORAGE_UNAVAILABLE' });
+    expect(s3Error({ code: 'ECONNRESET' }, call, { description: 'AWS_S3 b', bucket: 'b' }).message).toContain(
+      'ECONNRESET',
+    );
   });
 
   it('tells a missing bucket from a missing object', async () => {
@@ -547,6 +583,16 @@ describe('retention', () => {
     await storage.put('k', []);
     await open(fake, { objectLock }).retention?.retain('k', inDays(5));
     expect(fake.bucket.current('k')?.lockMode).toBe('COMPLIANCE');
+  });
+
+  it('makes a lock for compliance of another, also of a longer one, which it does not shorten', async () => {
+    const { fake, storage } = await start({ lockEnabled: true }, { objectLock });
+    await storage.put('k', []);
+    const long = inDays(30);
+    await storage.retention?.retain('k', long);
+    const strict = open(fake, { objectLock: { mode: 'COMPLIANCE', retainDays: 1 } });
+    await strict.retention?.retain('k', inDays(5));
+    expect(fake.bucket.current('k')).toMatchObject({ lockMode: 'COMPLIANCE', lockUntil: long });
   });
 
   it('holds and lets go', async () => {

@@ -9,7 +9,7 @@ import { actorOf, createBench, type ServiceBench } from '../harness/service-benc
 import { hiddenSchemas, schemaThere } from '../harness/service-compare.ts';
 import { TINY_ORGANIZATION, tinyData, tinyDifferences } from '../harness/service-tiny.ts';
 
-const LIMIT_MS = 20_000;
+const LIMIT_MS = 50_000;
 
 let bench: ServiceBench;
 
@@ -42,7 +42,7 @@ async function backUp(backups: BackupService): Promise<BackupSnapshot> {
   return backups.createSnapshot({ configurationId }, { wait: true });
 }
 
-describe('S3 GLACIER', () => {
+describe('S3 GLACIER', { timeout: 120_000 }, () => {
   let fake: FakeS3;
   let protection: DataProtection;
   let backups: BackupService;
@@ -196,7 +196,7 @@ describe('S3 GLACIER', () => {
   });
 });
 
-describe('Azure Archive', () => {
+describe('Azure Archive', { timeout: 120_000 }, () => {
   it('is thawed for a restore', async () => {
     await using azurite = await startAzurite();
     const { accountName, accountKey, endpoint } = azurite;

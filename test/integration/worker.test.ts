@@ -261,9 +261,13 @@ describe('workers', () => {
 
   test('one that stops lets what runs finish within its grace, and takes nothing new', async () => {
     const { id: configurationId } = await bench.configure();
-    const worker = await work();
-    await bench.backups.createSnapshot({ configurationId }, { wait: true });
-    await worker.stop();
+    const worker = await work({ hooks: { onSnapshotOpen: () => sleep(500) } });
+    const last = bench.backups.createSnapshot({ configurationId }, { wait: true });
+    const running = async () =>
+      (await bench.backups.listSnapshots({ configurationId })).items[0]?.startedAt ?? undefined;
+    await until('a run', running);
+    await worker.stop({ graceMs: Number.POSITIVE_INFINITY });
+    expect((await last).errors).toEqual([]);
     const { id } = await bench.backups.createSnapshot({ configurationId });
     await sleep(5 * POLL_MS);
     expect((await bench.backups.getSnapshot(id)).status).toBe('QUEUED');

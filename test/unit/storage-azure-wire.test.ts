@@ -375,7 +375,14 @@ describe('errors', () => {
     [400, 'Md5Mismatch', 'STORAGE_CORRUPT'],
     [500, 'InternalError', 'STORAGE_UNAVAILABLE'],
     [503, 'SomethingElse', 'STORAGE_UNAVAILABLE'],
-    [400, 'InvalidHeaderValue', 'STORAGE_UNAVAILABLE'],
+    [408, 'OperationTimedOut', 'STORAGE_UNAVAILABLE'],
+    [409, 'LeaseAlreadyPresent', 'STORAGE_UNAVAILABLE'],
+    [429, 'TooManyRequests', 'STORAGE_THROTTLED'],
+    [400, 'InvalidHeaderValue', 'CONFIGURATION_INVALID'],
+    [400, 'InvalidAuthenticationInfo', 'STORAGE_DENIED'],
+    [405, 'UnsupportedHttpVerb', 'CONFIGURATION_INVALID'],
+    [409, 'FeatureVersionMismatch', 'CONFIGURATION_INVALID'],
+    [501, 'NotImplemented', 'CONFIGURATION_INVALID'],
   ])('makes of %i %s the code %s', async (status, code, expected) => {
     await using wire = await startAzureWire(() => azureError(status, code));
     const storage = open(wire);

@@ -7,6 +7,7 @@ import { combineCrc32c, crc32c, crc32cText } from '../../src/storage/google-clou
 import type { ObjectInfo, ObjectStorage } from '../../src/storage/storage.ts';
 import { partOf } from '../contract/uploads.ts';
 import { type FakeGcs, type FakeGcsOptions, startFakeGcs } from '../harness/fake-gcs.ts';
+import type { FakeGcsRequest } from '../harness/fake-gcs-bucket.ts';
 
 const MIB = 1024 * 1024;
 const KEY = Buffer.alloc(32, 7).toString('base64');
@@ -411,7 +412,124 @@ describe('versions, retention and parts', () => {
     expect(fake.bucket.live.get('tree')?.componentCount).toBe(70);
     expect([...fake.bucket.live.keys()]).toEqual(['tree']);
   });
+
+  it('composes parts of the class of the object, by a storage that was opened with another one too', async () => {
+    const storage = await open(
+      { storageClass: 'ARCHIVE', objectLock: { mode: 'GOVERNANCE', retainDays: 1 } },
+      { objectRetention: 'ON' },
+    );
+    const later = googleCloudStorage({
+      bucket: 'test-bucket',
+      endpoint: fake.url,
+      storageClass: 'NEARLINE',
+      objectLock: { mode: 'GOVERNANCE', retainDays: 1 },
+    });
+    for (const [key, tier, storageClass] of [
+      ['archived', undefined, 'ARCHIVE'],
+      ['hot', 'HOT', 'STANDARD'],
+    ] as const) {
+      const { handle, parts } = await stored33(storage, key, tier);
+      for (const object of fake.bucket.live.values()) expect(object.retention?.mode).toBe(undefined);
+      await uploadsOf(later).uploads.complete(handle, parts);
+      expect(fake.bucket.live.get(key)).toMatchObject({ storageClass, retention: { mode: 'Unlocked' } });
+      fake.bucket.live.delete(key);
+      expect([...fake.bucket.live.keys()]).toEqual([]);
+    }
+  });
+
+  it('joins groups at the same time, and an abort does not wait for them', async () => {
+    const storage = await open();
+    const { handle, parts } = await stored33(storage, 'tree');
+    fake.faults.push({ when: ({ path }) => path.includes('joined-'), act: 'HANG', times: 1 });
+    const controller = new AbortController();
+    const completion = uploadsOf(storage).uploads.complete(handle, parts, { signal: controller.signal });
+    completion.catch(() => undefined);
+    await expect.poll(joined, { timeout: 10_000 }).toHaveLength(1);
+    const reason = new Error('enough');
+    controller.abort(reason);
+    await expect(completion).rejects.toBe(reason);
+  });
+
+  it('takes at the second attempt what the first has joined, unless it is damaged', async () => {
+    const storage = await open();
+    const { uploads } = uploadsOf(storage);
+    const { handle, parts } = await stored33(storage, 'tree');
+    fake.faults.push({ when: ({ path }) => path.endsWith('tree/compose'), act: { status: 503 }, times: 2 });
+    await expect(uploads.complete(handle, parts)).rejects.toMatchObject({ code: 'STORAGE_THROTTLED' });
+    const made = joined();
+    expect(made).toHaveLength(2);
+    await expect(uploads.complete(handle, parts)).rejects.toMatchObject({ code: 'STORAGE_THROTTLED' });
+    expect(joined()).toEqual(made);
+    fake.faults.push({
+      when: ({ method, path }) => method === 'GET' && path.includes('joined-'),
+      act: 'WRONG_HASH',
+      times: 1,
+    });
+    await expect(uploads.complete(handle, parts)).rejects.toMatchObject({ code: 'STORAGE_CORRUPT' });
+    expect(joined()).toHaveLength(1);
+    await uploads.complete(handle, parts);
+    expect([...fake.bucket.live.keys()]).toEqual(['tree']);
+  });
+
+  it('stores a part again where the bucket forbids to remove the earlier one', async () => {
+    const storage = await open();
+    const { uploads } = uploadsOf(storage);
+    const [first, second] = [randomBytes(10), randomBytes(10)];
+    const handle = await uploads.begin('b');
+    await uploads.putPart(handle, partOf(1, first), first);
+    fake.faults.push({ when: isDelete, act: { status: 403, reason: 'retentionPolicyNotMet' }, times: 9 });
+    await uploads.putPart(handle, partOf(1, second), second);
+    await uploads.complete(handle, [partOf(1, second)]);
+    expect(Buffer.from(await storage.get('b')).equals(second)).toBe(true);
+  });
+
+  it('tells of the fault, and of the object that may have stayed, where it cannot be removed', async () => {
+    const storage = await open();
+    const { uploads } = uploadsOf(storage);
+    const mayStay = { code: 'STORAGE_CORRUPT', message: expect.stringContaining('may have stayed') };
+    fake.faults.push({ when: isDelete, act: { status: 403 }, times: 1 });
+    fake.faults.push({ when: isDelete, act: 'HANG', times: 1 });
+    const damage = () => fake.faults.push({ when: isPost, act: 'WRONG_HASH', times: 1 });
+    damage();
+    await expect(storage.put('a', [Buffer.from('x')])).rejects.toMatchObject(mayStay);
+    const piece = randomBytes(10);
+    const handle = await uploads.begin('b');
+    await uploads.putPart(handle, partOf(1, piece), piece);
+    damage();
+    await expect(uploads.complete(handle, [partOf(1, piece)])).rejects.toMatchObject(mayStay);
+  }, 30_000);
+
+  it('tells of the lock that is missing, and of the object that may have stayed', async () => {
+    const storage = await open(
+      { objectLock: { mode: 'GOVERNANCE', retainDays: 10 } },
+      { objectRetention: 'ON' },
+    );
+    fake.faults.push({ when: isPost, act: 'NO_LOCK', times: 1 });
+    fake.faults.push({ when: isDelete, act: { status: 403 }, times: 1 });
+    await expect(storage.put('a', [Buffer.from('x')])).rejects.toMatchObject({
+      code: 'CONFIGURATION_INVALID',
+      message: expect.stringContaining('may have stayed'),
+    });
+  });
 });
+
+const isDelete = ({ method }: FakeGcsRequest): boolean => method === 'DELETE';
+const isPost = ({ method }: FakeGcsRequest): boolean => method === 'POST';
+
+/** An upload whose parts need two levels of composing. */
+async function stored33(storage: ObjectStorage, key: string, tier?: 'HOT') {
+  const { uploads } = uploadsOf(storage);
+  const handle = await uploads.begin(key, tier === undefined ? {} : { tier });
+  const pieces = Array.from({ length: 33 }, (_, n) => randomBytes(n + 1));
+  await Promise.all(pieces.map((piece, n) => uploads.putPart(handle, partOf(n + 1, piece), piece)));
+  return { handle, parts: pieces.map((piece, n) => partOf(n + 1, piece)) };
+}
+
+function joined(): string[] {
+  return [...fake.bucket.live.values()]
+    .filter(({ name }) => name.includes('/joined-'))
+    .map(({ name, generation }) => `${name} ${generation}`);
+}
 
 describe('options', () => {
   it.each([

@@ -310,6 +310,49 @@ describe('going on', () => {
     expect(digest(await inner.get(KEY))).toBe(digest(bytes));
   });
 
+  it('knows its object where complete finds it published, and another’s for what it is', async () => {
+    const taken = new StorageError('Taken.', 'STORAGE_ALREADY_EXISTS');
+    const { inner, storage } = setUp([
+      { operation: 'complete', call: 1, effect: 'fail', when: 'after', error: taken },
+    ]);
+    const bytes = randomBytes(9_500);
+    await uploadLarge(storage, upload(bytes));
+    expect(digest(await inner.get(KEY))).toBe(digest(bytes));
+
+    const other = setUp();
+    const theirs = randomBytes(9_500);
+    const onHandle = () => other.inner.put(KEY, [theirs]);
+    await expect(uploadLarge(other.storage, upload(bytes, { onHandle }))).rejects.toMatchObject({
+      code: 'STORAGE_ALREADY_EXISTS',
+    });
+    expect(digest(await other.inner.get(KEY))).toBe(digest(theirs));
+  });
+
+  it('leaves it to complete to compare the parts, and publishes no mixture with another run', async () => {
+    const bytes = randomBytes(2_500);
+    const { storage } = setUp();
+    await uploadLarge(storage, upload(bytes, { parallel: 1 }));
+    const operations = storage.calls.map(({ operation }) => operation);
+    expect(operations).toEqual(['begin', 'putPart', 'putPart', 'putPart', 'complete', 'stat']);
+
+    const { inner } = setUp();
+    const theirs = randomBytes(PART);
+    let handle = '';
+    const replaced = upload(bytes, {
+      parallel: 1,
+      onHandle: (given) => {
+        handle = given;
+      },
+      read: async (offset, length) => {
+        const part = { number: 1, size: PART, digest: digest(theirs) };
+        if (offset === 2_000) await inner.uploads?.putPart(handle, part, theirs);
+        return bytes.subarray(offset, offset + length);
+      },
+    });
+    await expect(uploadLarge(inner, replaced)).rejects.toMatchObject({ code: 'STORAGE_CORRUPT' });
+    expect(await inner.stat(KEY)).toBeUndefined();
+  });
+
   it('rejects with the error of complete when nothing is there, or nobody can tell', async () => {
     const down: StorageFault = { operation: 'complete', call: 1, effect: 'fail', when: 'before' };
     const blind: StorageFault = { operation: 'stat', call: 'every', effect: 'fail', when: 'before' };

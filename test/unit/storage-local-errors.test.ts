@@ -179,6 +179,25 @@ describe('durability', () => {
     expect(synced.sort()).toEqual(['other.sync <root>', 'other.sync <root>/a', 'other.sync <root>/a/b']);
   });
 
+  it('of a name that is taken: its folders are synced before the put says so, or it is not sure', async () => {
+    disk.failures.set('other.sync', 'EIO');
+    const unsure = { code: 'STORAGE_UNAVAILABLE', key: 'a/b/object', cause: { code: 'EIO' } };
+    for (const _ of ['published', 'taken']) {
+      await expect(storage.put('a/b/object', [Buffer.from('x')])).rejects.toMatchObject(unsure);
+    }
+    disk.failures.clear();
+    disk.steps.length = 0;
+    await expect(storage.put('a/b/object', [Buffer.from('x')])).rejects.toMatchObject({
+      code: 'STORAGE_ALREADY_EXISTS',
+    });
+    const synced = disk.steps.filter((step) => step.startsWith('other.sync'));
+    expect(synced.map((step) => step.replace(root, '<root>')).sort()).toEqual([
+      'other.sync <root>',
+      'other.sync <root>/a',
+      'other.sync <root>/a/b',
+    ]);
+  });
+
   it('of the root and the folders above it that the first put makes', async () => {
     const path = join(root, 'new/er/root');
     await localStorage({ path }).put('object', []);

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { memoryStorage } from '../../src/storage/memory.ts';
+import { resilientStorage } from '../../src/storage/resilient.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
-import { throttledStorage } from '../../src/storage/throttled.ts';
+import { StorageError } from '../../src/types/errors.ts';
 
 /** Time that moves only when everybody waits: the sleeper who wakes first moves it. */
 function simulatedTime() {
@@ -55,11 +56,11 @@ function noted(now: () => number): { storage: ObjectStorage; at: [string, number
   };
 }
 
-describe('throttledStorage', () => {
+describe('rates of resilientStorage', () => {
   it('lets a second’s worth of requests through at once, and then the rate, in order', async () => {
     const time = simulatedTime();
     const { storage: inner, at } = noted(time.now);
-    const storage = throttledStorage(inner, { requestsPerSecond: 2, timing: time.timing });
+    const storage = resilientStorage(inner, { requestsPerSecond: 2, timing: time.timing });
     const calls = ['a', 'b', 'c', 'd', 'e', 'f'].map((key) => storage.stat(key));
     await time.run();
     await Promise.all(calls);
@@ -76,7 +77,7 @@ describe('throttledStorage', () => {
   it('serves who came first, also when the next would need less', async () => {
     const time = simulatedTime();
     const { storage: inner, at } = noted(time.now);
-    const storage = throttledStorage(inner, { bytesPerSecond: 1_000, timing: time.timing });
+    const storage = resilientStorage(inner, { bytesPerSecond: 1_000, timing: time.timing });
     const calls = [1_000, 900, 1].map((size, n) => storage.put(`${n}`, [Buffer.alloc(size)]));
     await time.run();
     await Promise.all(calls);
@@ -90,7 +91,7 @@ describe('throttledStorage', () => {
   it('takes a body larger than a second’s worth when the bucket is full, and lets the next pay', async () => {
     const time = simulatedTime();
     const { storage: inner, at } = noted(time.now);
-    const storage = throttledStorage(inner, { bytesPerSecond: 100, timing: time.timing });
+    const storage = resilientStorage(inner, { bytesPerSecond: 100, timing: time.timing });
     const calls = [350, 50].map((size, n) => storage.put(`${n}`, [Buffer.alloc(size)]));
     await time.run();
     await Promise.all(calls);
@@ -104,7 +105,7 @@ describe('throttledStorage', () => {
     const time = simulatedTime();
     const inner = memoryStorage();
     await inner.put('a', [Buffer.alloc(100)]);
-    const storage = throttledStorage(inner, { bytesPerSecond: 100, timing: time.timing });
+    const storage = resilientStorage(inner, { bytesPerSecond: 100, timing: time.timing });
     const answered: [string, number][] = [];
     const get = (name: string) => storage.get('a').then(() => answered.push([name, time.now()]));
     const calls: Promise<unknown>[] = [get('first'), get('second')];
@@ -122,7 +123,7 @@ describe('throttledStorage', () => {
   it('ends a wait at once when it is aborted, whether it is next or further behind, and takes nothing', async () => {
     const time = simulatedTime();
     const { storage: inner, at } = noted(time.now);
-    const storage = throttledStorage(inner, { requestsPerSecond: 1, timing: time.timing });
+    const storage = resilientStorage(inner, { requestsPerSecond: 1, timing: time.timing });
     const reason = new Error('enough');
     const next = new AbortController();
     const behind = new AbortController();
@@ -150,7 +151,7 @@ describe('throttledStorage', () => {
   it('does not save up more than a second’s worth', async () => {
     const time = simulatedTime();
     const { storage: inner, at } = noted(time.now);
-    const storage = throttledStorage(inner, { requestsPerSecond: 2, timing: time.timing });
+    const storage = resilientStorage(inner, { requestsPerSecond: 2, timing: time.timing });
     const idle = time.timing.sleep(3_600_000);
     await time.run();
     await idle;
@@ -160,9 +161,58 @@ describe('throttledStorage', () => {
     expect(at.map(([, when]) => when - 3_600_000)).toEqual([0, 0, 500]);
   });
 
+  it('takes one request for every 1,000 objects of a listing', async () => {
+    const time = simulatedTime();
+    const inner = memoryStorage();
+    for (let n = 0; n < 2_500; n += 1) await inner.put(`k/${n}`, []);
+    const storage = resilientStorage(inner, { requestsPerSecond: 1, timing: time.timing });
+    let listed = 0;
+    const walk = (async () => {
+      for await (const { size } of storage.list('')) listed += 1 + size;
+    })();
+    await time.run();
+    await walk;
+    expect(listed).toBe(2_500);
+    expect(time.now()).toBe(2_000);
+  });
+
+  it('counts its own waits in no time limit, and blames nobody for them', async () => {
+    const storage = resilientStorage(memoryStorage(), {
+      requestsPerSecond: 20,
+      bytesPerSecond: 1_000,
+      requestTimeoutMs: 50,
+      putTimeoutMs: 50,
+      getTimeoutMs: 50,
+      attempts: 1,
+      breakerFailures: 1,
+    });
+    await storage.put('a', [Buffer.alloc(1_000)]);
+    const calls = Array.from({ length: 25 }, () => storage.stat('a'));
+    await Promise.all([
+      ...calls,
+      storage.put('b', [Buffer.alloc(150)]),
+      storage.get('b').catch(() => undefined),
+    ]);
+    expect(storage.health()).toMatchObject({ state: 'CLOSED', consecutiveFailures: 0, failures: 0 });
+  });
+
+  it('is refused by an open breaker without a wait', async () => {
+    const time = simulatedTime();
+    const down = async () => {
+      throw new StorageError('Down.', 'STORAGE_UNAVAILABLE');
+    };
+    const storage = resilientStorage(
+      { ...memoryStorage(), stat: down },
+      { requestsPerSecond: 1, attempts: 1, breakerFailures: 1, timing: time.timing },
+    );
+    await expect(storage.stat('a')).rejects.toMatchObject({ code: 'STORAGE_UNAVAILABLE' });
+    await expect(storage.stat('a')).rejects.toMatchObject({ code: 'STORAGE_CIRCUIT_OPEN' });
+    expect(time.now()).toBe(0);
+  });
+
   it('lets everything through where no rate is set', async () => {
     const time = simulatedTime();
-    const storage = throttledStorage(memoryStorage(), { timing: time.timing });
+    const storage = resilientStorage(memoryStorage(), { timing: time.timing });
     await storage.put('a', [Buffer.alloc(1_000_000)]);
     expect(await storage.get('a')).toHaveLength(1_000_000);
     expect(time.now()).toBe(0);
@@ -174,7 +224,7 @@ describe('throttledStorage', () => {
     { bytesPerSecond: Number.NaN },
     { bytesPerSecond: Number.POSITIVE_INFINITY },
   ])('refuses %j', (options) => {
-    expect(() => throttledStorage(memoryStorage(), options)).toThrow(
+    expect(() => resilientStorage(memoryStorage(), options)).toThrow(
       expect.objectContaining({ code: 'CONFIGURATION_INVALID' }),
     );
   });
