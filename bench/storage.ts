@@ -4,8 +4,9 @@
  * provider (16), `--skip-backup`, `--skip-providers`, `--json`: one JSON object as the last line. Needs a PostgreSQL
  * server with its tools; the providers are fakes, emulators and an sshd on this machine.
  */
+
 import { execFile } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
@@ -13,8 +14,10 @@ import pg from 'pg';
 import { createSchema, generatePlatform } from '../examples/care-platform/generate.ts';
 import { createKeyringFile } from '../src/index.ts';
 import { type BenchServer, startBenchServer } from './server.ts';
-import { CONTESTS, freshKey } from './storage-raw.ts';
+import { CONTESTS } from './storage-raw.ts';
 import type { StorageWorkerOrder, StorageWorkerReport } from './storage-worker.ts';
+
+const freshKey = (): string => `bench/${randomUUID()}`;
 
 const { values: options } = parseArgs({
   options: {

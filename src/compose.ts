@@ -165,12 +165,15 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     clock,
     logger,
   });
-  const workers: Worker[] = [];
-  let opened: JobQueue | undefined;
-  const queue = (): JobQueue => {
-    opened ??= openQueue(options, direct, logger);
+  const workers: Promise<Worker>[] = [];
+  const queues: JobQueue[] = [];
+  const openOwnQueue = (): JobQueue => {
+    const opened = openQueue(options, direct, logger);
+    queues.push(opened);
     return opened;
   };
+  /** What is asked for goes through the first, which the first worker takes from too. */
+  const queue = (): JobQueue => queues[0] ?? openOwnQueue();
   const context: ServiceContext = {
     db,
     locks: createSessionLocks(direct),
@@ -206,9 +209,10 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closed ??= (async () => {
-      await Promise.all(workers.map((worker) => worker.stop()));
+      const started = await Promise.allSettled(workers);
+      await Promise.all(started.map((one) => (one.status === 'fulfilled' ? one.value.stop() : undefined)));
       await work.ended();
-      await Promise.allSettled([opened?.close(), storages.close()]);
+      await Promise.allSettled([...queues.map((one) => one.close()), storages.close()]);
       await pool.end();
     })();
     return closed;
@@ -224,8 +228,11 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     backups: (actor) => new BackupService(context, actor),
     async startWorker(workerOptions = {}) {
       await assertMigrated({ connection: pool, ...schema });
-      const own = workers.length === 0 ? queue() : openQueue(options, direct, logger);
-      const worker = await startWorker({ duties: createDuties(context), queue: own, logger }, workerOptions);
+      if (closed !== undefined) {
+        throw new DataProtectionError('A worker was started on what has been closed', 'INVALID_STATE');
+      }
+      const own = workers.length === 0 ? queue() : openOwnQueue();
+      const worker = startWorker({ duties: createDuties(context), queue: own, logger }, workerOptions);
       workers.push(worker);
       return worker;
     },

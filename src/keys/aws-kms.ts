@@ -63,6 +63,7 @@ export function awsKms(options: AwsKmsOptions): KeyProvider {
   const session = kmsSession({
     description,
     judge,
+    close: (client) => client.destroy(),
     async open() {
       const { KMSClient } = await loadSdk();
       const base = { region, maxAttempts: 1, ...(endpoint === undefined ? {} : { endpoint }) };

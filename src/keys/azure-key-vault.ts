@@ -205,14 +205,23 @@ async function load<Module>(name: string, importing: () => Promise<Module>): Pro
   }
 }
 
+/** What @azure/identity throws when the service that gives tokens refuses one, for example after a secret was rotated. */
+const NO_TOKEN = new Set(['AuthenticationError', 'AuthenticationRequiredError']);
+
 function judge(error: unknown) {
-  const { statusCode: status, code = '', name = '' } = fieldsOf(error);
+  const { statusCode: status, code = '', name = '', cause } = fieldsOf(error);
   if (name === 'RestError' && status === 401) return { kind: 'CREDENTIAL', code: 'status 401' } as const;
-  const unanswered = name === 'RestError' && status === undefined;
-  const passing = unanswered || (status !== undefined && (status >= 500 || status === 429 || status === 408));
+  const passing = isPassing(error) || (NO_TOKEN.has(name) && isPassing(cause));
+  if (NO_TOKEN.has(name) && !passing) return { kind: 'CREDENTIAL', code: name } as const;
   return { kind: passing ? 'RETRY' : 'REFUSED', code: code || name } as const;
 }
 
-function fieldsOf(error: unknown): { statusCode?: number; code?: string; name?: string } {
+function isPassing(error: unknown): boolean {
+  const { statusCode: status, name = '' } = fieldsOf(error);
+  if (status === undefined) return name === 'RestError';
+  return status >= 500 || status === 429 || status === 408;
+}
+
+function fieldsOf(error: unknown): { statusCode?: number; code?: string; name?: string; cause?: unknown } {
   return typeof error === 'object' && error !== null ? error : {};
 }

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Credential } from '../types/credentials.ts';
 import { DataProtectionError, KeyError } from '../types/errors.ts';
+import { crc32c } from '../utils/crc32c.ts';
 import type { KeyContext, KeyProvider } from './keys.ts';
 import {
   askCredential,
-  crc32c,
   deriveKey,
   encodeFields,
   expiryOf,
@@ -38,7 +38,8 @@ const ONE_TRY = { retry: null, timeout: 10_000 };
  * HTTP/1.1 through). A key's id is the full name of the crypto key version: `wrap` names the primary version itself, and
  * the additional authenticated data holds that id and the context. CRC32C sums are checked both ways.
  *
- * `rotate` makes a new version and sets it primary; older versions go on unwrapping while they are enabled.
+ * `rotate` makes a new version and sets it primary; older versions go on unwrapping while they are enabled. A version
+ * that is not generated within 10 s is `KEY_UNAVAILABLE`, `retryable`: it stays, and is not primary.
  *
  * `macKey` is HKDF-SHA256 of the MAC that `macKeyVersion` gives for the key id and the context. That version must stay
  * as long as the sidecars; without the option, `macKey` rejects with `CONFIGURATION_INVALID`.
@@ -160,11 +161,12 @@ export function googleKms(options: GoogleKmsOptions): KeyProvider {
     },
 
     async rotate() {
-      const keyId = await session.run('Making a key version', async (client) => {
+      const keyId = await session.run('Making a key version', async (client, signal) => {
         let [version] = await client.createCryptoKeyVersion({ parent: keyName }, ONE_TRY);
         const name = requireOwn(version.name);
         while (version.state === 'PENDING_GENERATION') {
-          await sleep(200);
+          // Ends with the session's patience.
+          await sleep(200, undefined, { signal });
           [version] = await client.getCryptoKeyVersion({ name }, ONE_TRY);
         }
         return name;
@@ -196,9 +198,17 @@ function boundTo(keyId: string, { organizationId, configurationId, snapshotId }:
   return encodeFields([SCHEME, keyId || '-', organizationId, configurationId, snapshotId]);
 }
 
-function judge(error: unknown) {
+/** What an error of the SDK means. */
+export function judge(error: unknown) {
   const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined;
+  if (isGrantInvalid(error)) return { kind: 'CREDENTIAL', code: 'invalid_grant' } as const;
   if (code === UNAUTHENTICATED) return { kind: 'CREDENTIAL', code: 'status 16' } as const;
   const passing = typeof code === 'number' && PASSING_CODES.has(code);
   return { kind: passing ? 'RETRY' : 'REFUSED', code: `status ${String(code)}` } as const;
+}
+
+/** Google's token service refused the credential (RFC 6749, 5.2): the auth library says so, bare or as a cause. */
+function isGrantInvalid(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return /^invalid_grant\b/.test(error.message) || isGrantInvalid(error.cause);
 }

@@ -98,13 +98,3 @@ export function missingPackage(name: string): DataProtectionError {
     'DEPENDENCY_MISSING',
   );
 }
-
-/** CRC-32C (Castagnoli) of RFC 3720, appendix B.4. */
-export function crc32c(bytes: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (0x82f63b78 & -(crc & 1));
-  }
-  return (crc ^ 0xffffffff) >>> 0;
-}

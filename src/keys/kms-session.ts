@@ -16,6 +16,8 @@ interface KmsSessionOptions<Client> {
   /** Opens a client with a credential of now. `expiresAt` in milliseconds since 1970. */
   open(): Promise<{ readonly client: Client; readonly expiresAt?: number | undefined }>;
   judge(error: unknown): Verdict;
+  /** Frees what a client holds that was replaced, after its last call. */
+  close?(client: Client): void;
   readonly timeoutMs?: number;
 }
 
@@ -30,25 +32,38 @@ interface KmsSession<Client> {
  * of them becomes a cause.
  */
 export function kmsSession<Client>(options: KmsSessionOptions<Client>): KmsSession<Client> {
-  const { description, open, judge, timeoutMs = KMS_TIMEOUT_MS } = options;
-  let opening: ReturnType<typeof open> | undefined;
+  const { description, open, judge, close, timeoutMs = KMS_TIMEOUT_MS } = options;
+  interface Held {
+    readonly opening: ReturnType<typeof open>;
+    users: number;
+  }
+  let current: Held | undefined;
 
-  async function opened(): Promise<{ client: Client; from: ReturnType<typeof open> }> {
+  async function acquire(): Promise<{ client: Client; held: Held }> {
+    let renewed: Held | undefined;
     for (;;) {
-      opening ??= open();
-      const from = opening;
+      current ??= { opening: open(), users: 0 };
+      const held = current;
+      held.users += 1;
       try {
-        const { client, expiresAt } = await from;
-        if (expiresAt === undefined || expiresAt > Date.now()) return { client, from };
-        if (opening !== from) continue;
-        opening = open();
-        const { client: renewed } = await opening;
-        return { client: renewed, from: opening };
+        const { client, expiresAt } = await held.opening;
+        if (expiresAt === undefined || expiresAt > Date.now() || held === renewed) return { client, held };
       } catch (error) {
-        opening = undefined;
+        if (current === held) current = undefined;
         throw error;
       }
+      if (current === held) {
+        renewed = { opening: open(), users: 0 };
+        current = renewed;
+      }
+      await release(held);
     }
+  }
+
+  async function release(held: Held): Promise<void> {
+    held.users -= 1;
+    if (held.users > 0 || held === current) return;
+    close?.((await held.opening).client);
   }
 
   async function attempt<T>(
@@ -56,15 +71,17 @@ export function kmsSession<Client>(options: KmsSessionOptions<Client>): KmsSessi
     signal: AbortSignal,
     refusals: number,
   ): Promise<T> {
-    const { client, from } = await opened();
+    const { client, held } = await acquire();
     try {
       return await call(client, signal);
     } catch (error) {
       if (error instanceof DataProtectionError || judge(error).kind !== 'CREDENTIAL' || refusals > 0)
         throw error;
-      if (opening === from) opening = undefined;
-      return attempt(call, signal, refusals + 1);
+      if (current === held) current = undefined;
+    } finally {
+      await release(held);
     }
+    return attempt(call, signal, refusals + 1);
   }
 
   return {

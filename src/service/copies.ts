@@ -29,7 +29,7 @@ export function readChecked<T>(
 }
 
 /** As `readChecked`, of these stores. */
-export async function readFrom<T>(
+async function readFrom<T>(
   copies: readonly StorageCopy[],
   key: string,
   call: ReadCall,

@@ -31,7 +31,7 @@ export function authorizer(options: {
       if (options.endpoint.protocol === 'http:') return 'ANONYMOUS';
       return await authClient({});
     }
-    const credential = await options.credentials();
+    const credential = await askHost(options.credentials, options.description);
     if (credential.expiresAt !== undefined) expiresAt = Date.parse(credential.expiresAt) - REFRESH_BEFORE_MS;
     const { accessToken, clientEmail, privateKey } = credential;
     if (accessToken) return { accessToken };
@@ -66,6 +66,19 @@ export function authorizer(options: {
       source = undefined;
     },
   };
+}
+
+/** What the host threw is not shown: nobody knows what is in it. */
+export async function askHost(ask: () => Promise<Credential>, description: string): Promise<Credential> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (error instanceof DataProtectionError) throw error;
+    throw new DataProtectionError(
+      `The credential of ${description} could not be got from the host.`,
+      'CREDENTIALS_UNAVAILABLE',
+    );
+  }
 }
 
 async function authClient(options: {

@@ -3,8 +3,8 @@ import { z } from 'zod';
 import type { ObjectLock, ServerSideEncryption } from '../types/backup.ts';
 import type { Credential } from '../types/credentials.ts';
 import { DataProtectionError } from '../types/errors.ts';
-import { authorizer } from './google-cloud-auth.ts';
-import { type Asked, refusal, unreachable } from './google-cloud-errors.ts';
+import { askHost, authorizer } from './google-cloud-auth.ts';
+import { type Asked, refusal, unreachable, unreadable } from './google-cloud-errors.ts';
 import { exchange, type HttpAnswer, type HttpRequest } from './google-cloud-http.ts';
 import type { PutCall } from './storage.ts';
 
@@ -269,13 +269,14 @@ export function lockMode(lock: ObjectLock | undefined): 'Locked' | 'Unlocked' {
 export function decode<T>(answer: HttpAnswer, schema: z.ZodType<T>, asked: Asked): T {
   try {
     return schema.parse(JSON.parse(answer.body.toString('utf8')));
-  } catch (cause) {
-    throw unreachable(cause, asked);
+  } catch {
+    // What a parser says quotes the answer: no cause.
+    throw unreadable(asked);
   }
 }
 
 async function customerKeyHeaders(options: GoogleCloudOptions, description: string) {
-  const { key } = (await options.customerKey?.()) ?? {};
+  const { key } = options.customerKey === undefined ? {} : await askHost(options.customerKey, description);
   const bytes = Buffer.from(key ?? '', 'base64');
   if (bytes.byteLength !== 32) {
     throw new DataProtectionError(

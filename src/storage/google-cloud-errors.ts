@@ -94,3 +94,12 @@ export function unreachable(cause: unknown, { operation, key, description }: Ask
     { key, cause },
   );
 }
+
+/** An answer of success that is none of the API. */
+export function unreadable({ operation, key, description }: Asked): StorageError {
+  return new StorageError(
+    `${operation} of ${key === '' ? '(all)' : key} got an answer that cannot be read from ${description}.`,
+    'STORAGE_UNAVAILABLE',
+    { key },
+  );
+}

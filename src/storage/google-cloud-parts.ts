@@ -1,8 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { DataProtectionError, StorageError } from '../types/errors.ts';
+import { combineCrc32c, crc32c } from '../utils/crc32c.ts';
 import { decode, type GoogleCloudClient, ObjectResource, plainObject } from './google-cloud-client.ts';
-import { combineCrc32c, crc32c, crc32cText } from './google-cloud-crc32c.ts';
+import { crc32cText } from './google-cloud-crc32c.ts';
 import { type Asked, corrupt } from './google-cloud-errors.ts';
 import { assertLocked, uploadObject, withdraw } from './google-cloud-upload.ts';
 import type { PutCall, ResumableUploads, StorageCall, UploadPart } from './storage.ts';

@@ -1,6 +1,7 @@
 import { StorageError } from '../types/errors.ts';
+import { crc32c } from '../utils/crc32c.ts';
 import type { GoogleCloudClient } from './google-cloud-client.ts';
-import { crc32c, crc32cText } from './google-cloud-crc32c.ts';
+import { crc32cText } from './google-cloud-crc32c.ts';
 import { type Asked, corrupt } from './google-cloud-errors.ts';
 import type { HttpAnswer } from './google-cloud-http.ts';
 import type { ByteRange } from './storage.ts';

@@ -1,7 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { DataProtectionError, StorageError } from '../types/errors.ts';
+import { crc32c } from '../utils/crc32c.ts';
 import { decode, type GoogleCloudClient, ObjectResource } from './google-cloud-client.ts';
-import { crc32c, crc32cText } from './google-cloud-crc32c.ts';
+import { crc32cText } from './google-cloud-crc32c.ts';
 import { type Asked, corrupt } from './google-cloud-errors.ts';
 
 const MIB = 1024 * 1024;

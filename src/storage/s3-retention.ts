@@ -42,6 +42,17 @@ export function s3Retention(caller: S3Caller, head: Head, { mode }: ObjectLock):
     });
   }
 
+  function suffices({ Mode, RetainUntilDate }: ObjectLockRetention, until: Date): boolean {
+    if (RetainUntilDate === undefined || RetainUntilDate.getTime() < until.getTime()) return false;
+    return Mode === 'COMPLIANCE' || Mode === mode;
+  }
+
+  /** What is locked for compliance stays so, and nothing is shortened. */
+  function longer({ Mode, RetainUntilDate }: ObjectLockRetention, until: Date): ObjectLockRetention {
+    const end = Math.max(until.getTime(), RetainUntilDate?.getTime() ?? 0);
+    return { Mode: Mode === 'COMPLIANCE' ? Mode : mode, RetainUntilDate: wholeSeconds(end) };
+  }
+
   return {
     async retain(key, until, { signal } = {}) {
       if (Number.isNaN(until.getTime())) {
@@ -49,20 +60,22 @@ export function s3Retention(caller: S3Caller, head: Head, { mode }: ObjectLock):
       }
       const version = await present(key, signal);
       const lock = await lockOf(version, signal);
-      // What is locked for compliance stays so: the provider refuses to weaken it.
-      const Mode = lock.Mode === 'COMPLIANCE' ? lock.Mode : mode;
-      const suffices = (now: ObjectLockRetention) =>
-        reaches(now, until) && (now.Mode === 'COMPLIANCE' || now.Mode === Mode);
-      if (suffices(lock)) return;
-      const end = Math.max(until.getTime(), lock.RetainUntilDate?.getTime() ?? 0);
-      const Retention = { Mode, RetainUntilDate: wholeSeconds(end) };
-      try {
-        await caller.call({ operation: 'lock', key }, signal, (client, http) =>
-          client.putObjectRetention({ ...version, Retention }, http),
+      if (suffices(lock, until)) return;
+      const set = (now: ObjectLockRetention, bypass: { readonly BypassGovernanceRetention?: true }) =>
+        caller.call({ operation: 'lock', key }, signal, (client, http) =>
+          client.putObjectRetention({ ...version, Retention: longer(now, until), ...bypass }, http),
         );
+      try {
+        await set(lock, {});
       } catch (error) {
+        signal?.throwIfAborted();
         // Refused as a shortening, where somebody else has set a longer lock since.
-        if (signal?.aborted || !suffices(await lockOf(version, signal))) throw error;
+        const now = await lockOf(version, signal);
+        if (suffices(now, until)) return;
+        // Some stores want the permission to bypass a lock for governance also where it becomes one for compliance.
+        const refused = error instanceof DataProtectionError && error.code === 'STORAGE_DENIED';
+        if (!refused || now.Mode !== 'GOVERNANCE' || mode === 'GOVERNANCE') throw error;
+        await set(now, { BypassGovernanceRetention: true });
       }
     },
 
@@ -80,8 +93,4 @@ export function s3Retention(caller: S3Caller, head: Head, { mode }: ObjectLock):
       return { retainUntil: lock.RetainUntilDate ?? null, legalHold, versionId: VersionId };
     },
   };
-}
-
-function reaches({ RetainUntilDate }: ObjectLockRetention, until: Date): boolean {
-  return RetainUntilDate !== undefined && RetainUntilDate.getTime() >= until.getTime();
 }

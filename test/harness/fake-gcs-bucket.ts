@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
-import { crc32cText, crc32c as crcOf } from '../../src/storage/google-cloud-crc32c.ts';
+import { crc32cText } from '../../src/storage/google-cloud-crc32c.ts';
+import { crc32c as crcOf } from '../../src/utils/crc32c.ts';
 
 export interface FakeGcsRequest {
   readonly method: string;

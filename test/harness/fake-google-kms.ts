@@ -11,6 +11,9 @@ export interface FakeGoogleKms {
   disable(version: string): void;
   /** Changes the bytes, not the sums, of what it answers from now on. */
   corrupt(): void;
+  /** New versions are never generated from now on. `polls` tells how often they were asked for. */
+  stall(): void;
+  polls(): number;
   /** Answers every request with this HTTP status from now on. */
   fail(status: number): void;
   close(): Promise<void>;
@@ -26,6 +29,7 @@ export async function fakeGoogleKms(): Promise<FakeGoogleKms> {
   const macKey = randomBytes(32);
   let primary = 1;
   let corrupted = false;
+  let stalled = false;
   let failure: number | undefined;
 
   const nameOf = (version: number) => `${GOOGLE_KEY}/cryptoKeyVersions/${version}`;
@@ -74,7 +78,7 @@ export async function fakeGoogleKms(): Promise<FakeGoogleKms> {
     if (version === undefined) throw new Refusal(404);
     if (match?.[1] === 'GET') {
       version.polls += 1;
-      if (version.polls > 0 && version.state === 5) version.state = 1;
+      if (!stalled && version.state === 5) version.state = 1;
       return describe(number);
     }
     if (version.state !== 1) throw new Refusal(400);
@@ -124,6 +128,10 @@ export async function fakeGoogleKms(): Promise<FakeGoogleKms> {
       const version = versions.get(Number(id.slice(id.lastIndexOf('/') + 1)));
       if (version !== undefined) version.state = 2;
     },
+    stall() {
+      stalled = true;
+    },
+    polls: () => [...versions.values()].reduce((sum, { polls }) => sum + polls, 0),
     corrupt() {
       corrupted = true;
     },

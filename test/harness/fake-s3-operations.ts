@@ -217,9 +217,10 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     const mode = textOf(text, 'Mode');
     const until = new Date(textOf(text, 'RetainUntilDate') ?? '');
     const isShorter = version.lockUntil !== undefined && until < version.lockUntil;
-    if (isShorter || (version.lockMode === 'COMPLIANCE' && mode !== 'COMPLIANCE')) {
-      throw new FakeS3Error(403, 'AccessDenied');
-    }
+    const isOther = version.lockMode !== undefined && version.lockMode !== mode;
+    const mayBypass =
+      version.lockMode === 'GOVERNANCE' && headers['x-amz-bypass-governance-retention'] === 'true';
+    if ((isShorter || isOther) && !mayBypass) throw new FakeS3Error(403, 'AccessDenied');
     version.lockMode = mode;
     version.lockUntil = until;
     return {};

@@ -8,6 +8,9 @@ import { runWorker } from '../../src/worker/index.ts';
 import { tinyData } from './service-tiny.ts';
 import type { WorkerOrder } from './worker-fleet.ts';
 
+process.stdin.on('close', () => process.exit(1)).resume();
+if ('unref' in process.stdin && typeof process.stdin.unref === 'function') process.stdin.unref();
+
 /** A worker process, as a host would write it. Says `READY` once it has begun, and `PUT` at each object stored. */
 const order = JSON.parse(process.argv[2] ?? '{}') as WorkerOrder;
 const say = (line: string): void => void writeSync(1, `${line}\n`);

@@ -79,7 +79,8 @@ export class Fleet implements AsyncDisposable {
       process.execPath,
       ['--disable-warning=ExperimentalWarning', SCRIPT, JSON.stringify(order)],
       {
-        stdio: ['ignore', 'pipe', 'pipe'],
+        // Its input is the leash: it ends when this process does.
+        stdio: ['pipe', 'pipe', 'pipe'],
       },
     );
     let output = '';

@@ -1,12 +1,16 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { afterEach, describe, expect, it } from 'vitest';
+import { KMSClient } from '@aws-sdk/client-kms';
+import { RestError } from '@azure/core-rest-pipeline';
+import { AuthenticationError, AuthenticationRequiredError } from '@azure/identity';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { awsKms } from '../../src/keys/aws-kms.ts';
 import { azureKeyVault } from '../../src/keys/azure-key-vault.ts';
-import { googleKms } from '../../src/keys/google-kms.ts';
+import { googleKms, judge } from '../../src/keys/google-kms.ts';
 import type { KeyProvider } from '../../src/keys/keys.ts';
-import { crc32c } from '../../src/keys/kms-material.ts';
 import { kmsSession } from '../../src/keys/kms-session.ts';
+import { crc32c } from '../../src/utils/crc32c.ts';
 import { AWS_REGION, fakeAwsKms } from '../harness/fake-aws-kms.ts';
 import { fakeGoogleKms, GOOGLE_KEY } from '../harness/fake-google-kms.ts';
 import { fakeKeyVault } from '../harness/fake-key-vault.ts';
@@ -147,6 +151,103 @@ it('Google: refuses bytes that changed on the way', async () => {
   fake.corrupt();
   await expect(keys.unwrap(wrapped, CONTEXT)).rejects.toMatchObject(PASSING);
   await expect(keys.wrap(dataKey, CONTEXT)).rejects.toMatchObject(PASSING);
+});
+
+it('Google: a version that is never generated ends the rotation, and is asked for no more', async () => {
+  const fake = await fakeGoogleKms();
+  closing.push(() => fake.close());
+  fake.stall();
+  const credentials = () => ({ accessToken: fake.accessToken });
+  const keys = googleKms({ keyName: GOOGLE_KEY, endpoint: fake.endpoint, credentials });
+  await expect(keys.rotate()).rejects.toMatchObject(PASSING);
+  // One poll may have been on its way.
+  await sleep(300);
+  const polls = fake.polls();
+  expect(polls).toBeGreaterThan(0);
+  await sleep(1_000);
+  expect(fake.polls()).toBe(polls);
+  await expect(keys.currentKeyId()).resolves.toBe(`${GOOGLE_KEY}/cryptoKeyVersions/1`);
+}, 30_000);
+
+it('Google: a refused grant is a refused credential', () => {
+  const refused = new Error('invalid_grant: Invalid JWT Signature.');
+  const wrapped = Object.assign(new Error('3 INVALID_ARGUMENT', { cause: refused }), { code: 3 });
+  for (const error of [refused, wrapped]) expect(judge(error).kind).toBe('CREDENTIAL');
+  expect(judge(Object.assign(new Error('invalid'), { code: 3 })).kind).toBe('REFUSED');
+});
+
+it.each([
+  ['a refused secret', new AuthenticationRequiredError({ scopes: [], message: 'invalid_client' }), 'ANEW'],
+  ['a refused request', new AuthenticationError(401, { error: 'invalid_client' }), 'ANEW'],
+  ['a busy token service', new AuthenticationError(503, { error: 'unavailable' }), 'LATER'],
+  [
+    'a token service that is away',
+    new AuthenticationRequiredError({ scopes: [], message: 'x', cause: new RestError('ENOTFOUND') }),
+    'LATER',
+  ],
+] as const)('Azure: asks again for a token after %s', async (_, failure, when) => {
+  const fake = await fakeKeyVault();
+  closing.push(() => fake.close());
+  const { vaultUrl, keyName, token } = fake;
+  let broken = false;
+  const getToken = async () => {
+    if (broken) {
+      broken = false;
+      throw failure;
+    }
+    // Too short for a second call.
+    return { token, expiresOnTimestamp: Date.now() };
+  };
+  const clientOptions = { allowInsecureConnection: true, disableChallengeResourceVerification: true };
+  const keys = azureKeyVault({ vaultUrl, keyName, tokenCredential: { getToken }, clientOptions });
+  const keyId = await keys.currentKeyId();
+  broken = true;
+  if (when === 'LATER') await expect(keys.currentKeyId()).rejects.toMatchObject(PASSING);
+  await expect(keys.currentKeyId()).resolves.toBe(keyId);
+  expect(broken).toBe(false);
+});
+
+it('AWS: frees the clients that were replaced, after their last call', async () => {
+  const destroy = vi.spyOn(KMSClient.prototype, 'destroy');
+  closing.push(async () => destroy.mockRestore());
+  const fake = await fakeAwsKms();
+  closing.push(() => fake.close());
+  const { arn, endpoint, accessKeyId } = fake;
+  const lives = [-1, 3_600_000];
+  const credentials = () => ({
+    accessKeyId,
+    secretAccessKey: SECRET,
+    expiresAt: new Date(Date.now() + (lives.shift() ?? 0)).toISOString(),
+  });
+  const keys = awsKms({ keyId: arn, region: AWS_REGION, endpoint, credentials });
+  await keys.wrap(dataKey, CONTEXT);
+  await keys.wrap(dataKey, CONTEXT);
+  expect(destroy).toHaveBeenCalledTimes(1);
+});
+
+it('closes a client only when nobody calls it any more', async () => {
+  const closed: string[] = [];
+  const names = ['first', 'second'];
+  const session = kmsSession({
+    description: 'a service',
+    open: async () => ({ client: names.shift() ?? 'none' }),
+    judge: () => ({ kind: 'CREDENTIAL', code: 'x' }),
+    close: (client) => void closed.push(client),
+  });
+  const slow = Promise.withResolvers<void>();
+  const slowCall = session.run('Waiting', async (client) => {
+    await slow.promise;
+    return client;
+  });
+  const refused = session.run('Calling', async (client) => {
+    if (client === 'first') throw new Error('refused');
+    return client;
+  });
+  await expect(refused).resolves.toBe('second');
+  expect(closed).toEqual([]);
+  slow.resolve();
+  await expect(slowCall).resolves.toBe('first');
+  expect(closed).toEqual(['first']);
 });
 
 it('has the checksum of RFC 3720', () => {

@@ -303,6 +303,19 @@ describe('retention', () => {
     expect(wire.requests.map(operationOf)).toEqual(['HEAD blob']);
   });
 
+  it('locks what was long enough but unlocked, where locks are for compliance', async () => {
+    await using wire = await startAzureWire(() => ({
+      status: 200,
+      headers: policy('2031-01-01', 'unlocked'),
+    }));
+    const objectLock = { mode: 'COMPLIANCE', retainDays: 1 } as const;
+    await open(wire, { objectLock }).retention?.retain('x', until);
+    expect(wire.requests[1]?.headers).toMatchObject({
+      'x-ms-immutability-policy-until-date': 'Wed, 01 Jan 2031 00:00:00 GMT',
+      'x-ms-immutability-policy-mode': 'Locked',
+    });
+  });
+
   it('sets and lifts a legal hold, and tells what protects', async () => {
     await using wire = await startAzureWire(() => ({
       status: 200,

@@ -3,8 +3,10 @@ import { inspect } from 'node:util';
 import { CRC32C } from '@google-cloud/storage';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type GoogleCloudOptions, googleCloudStorage } from '../../src/storage/google-cloud.ts';
-import { combineCrc32c, crc32c, crc32cText } from '../../src/storage/google-cloud-crc32c.ts';
+import { crc32cText } from '../../src/storage/google-cloud-crc32c.ts';
 import type { ObjectInfo, ObjectStorage } from '../../src/storage/storage.ts';
+import { DataProtectionError } from '../../src/types/errors.ts';
+import { combineCrc32c, crc32c } from '../../src/utils/crc32c.ts';
 import { partOf } from '../contract/uploads.ts';
 import { type FakeGcs, type FakeGcsOptions, startFakeGcs } from '../harness/fake-gcs.ts';
 import type { FakeGcsRequest } from '../harness/fake-gcs-bucket.ts';
@@ -198,6 +200,25 @@ describe('credentials', () => {
     const shown = errors.map((error) => inspect(error, { depth: 20, showHidden: true })).join('\n');
     for (const secret of secrets) expect(shown).not.toContain(secret);
   });
+
+  it('that the host cannot give are CREDENTIALS_UNAVAILABLE, without what the host said', async () => {
+    const failing = { rejected: async () => Promise.reject(new Error('SECRET-PATH')) };
+    const own = new DataProtectionError('The vault is sealed.', 'CREDENTIALS_UNAVAILABLE');
+    const serverSideEncryption = { type: 'CUSTOMER_KEY' } as const;
+    const options: Partial<GoogleCloudOptions>[] = [
+      { credentials: failing.rejected },
+      { customerKey: failing.rejected, serverSideEncryption },
+    ];
+    for (const one of options) {
+      const storage = await open(one);
+      const error = await storage.stat('a').catch((reason: unknown) => reason);
+      expect(error).toMatchObject({ code: 'CREDENTIALS_UNAVAILABLE' });
+      expect(inspect(error, { depth: 20, showHidden: true })).not.toContain('SECRET-PATH');
+      await fake.close();
+    }
+    const storage = await open({ credentials: () => Promise.reject(own) });
+    await expect(storage.stat('a')).rejects.toBe(own);
+  });
 });
 
 describe('answers', () => {
@@ -250,6 +271,15 @@ describe('answers', () => {
     const range = { offset: 0, length: 200_000 };
     await expect(storage.get('a', { range })).rejects.toMatchObject({ code });
     expect((await storage.get('a')).byteLength).toBe(100_000);
+  });
+
+  it('does not quote an answer that cannot be read', async () => {
+    const storage = await open();
+    await storage.put('a', [Buffer.from('x')]);
+    fake.faults.push({ when: () => true, act: 'CHANGE_BODY', times: 1 });
+    const error = await storage.stat('a').catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: 'STORAGE_UNAVAILABLE', cause: undefined });
+    expect(inspect(error, { depth: 20, showHidden: true })).not.toContain('kind');
   });
 
   it('removes an object whose checksum comes back wrong', async () => {
