@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { uuidv7 } from 'uuidv7';
 import { attemptPrefix } from '../archive/format.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
@@ -73,13 +74,16 @@ export async function enterAttempt(
   { prefix }: OpenedStorage,
 ): Promise<UUID> {
   const attemptId = uuidv7();
+  const settings = settingsOf(configuration);
+  const { checksumAlgorithm, encrypted, encryptionAlgorithm, compressed, compressionAlgorithm } = snapshot;
+  const asked = { checksumAlgorithm, encrypted, encryptionAlgorithm, compressed, compressionAlgorithm };
   const attempt = await repository.createAttempt({
     id: attemptId,
     snapshotId: snapshot.id,
     storagePrefix: attemptPrefix(prefix, { ...snapshot, snapshotId: snapshot.id, attemptId }),
     worker: context.worker,
     destination: configuration.storageDestination,
-    settings: settingsOf(configuration),
+    ...(isDeepStrictEqual(settings, asked) ? {} : { settings }),
   });
   if (attempt !== undefined) return attemptId;
   throw new DataProtectionError(`Snapshot ${snapshot.snapshotNumber} has ended`, 'INVALID_STATE');

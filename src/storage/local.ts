@@ -67,6 +67,8 @@ export function localStorage(options: LocalStorageOptions): ObjectStorage {
 export function folderStorage(path: string, kind: 'LOCAL_FILESYSTEM' | 'NETWORK_SHARE'): ObjectStorage {
   const description = `${kind} ${path}`;
   let rootSeen = false;
+  /** The highest folder that was made for the root, while its name may not be durable. */
+  let unsyncedFrom: string | undefined;
   let sweptAt = Number.NEGATIVE_INFINITY;
 
   async function existingRoot(): Promise<string | undefined> {
@@ -84,11 +86,13 @@ export function folderStorage(path: string, kind: 'LOCAL_FILESYSTEM' | 'NETWORK_
   }
 
   async function rootForWriting(): Promise<string> {
-    const existing = await existingRoot();
-    if (existing !== undefined) return existing;
-    const firstMade = await mkdir(path, { recursive: true, mode: FOLDER_MODE });
-    if (firstMade !== undefined) await syncUpTo(dirname(firstMade), path);
-    rootSeen = true;
+    if ((await existingRoot()) === undefined) {
+      unsyncedFrom = (await mkdir(path, { recursive: true, mode: FOLDER_MODE })) ?? unsyncedFrom;
+      rootSeen = true;
+    }
+    // Also of an earlier put, which failed here.
+    if (unsyncedFrom !== undefined) await syncUpTo(dirname(unsyncedFrom), path);
+    unsyncedFrom = undefined;
     return realpath(path);
   }
 

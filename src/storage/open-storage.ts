@@ -13,7 +13,6 @@ import { type ResilientOptions, resilientStorage, type StorageHealth } from './r
 import { s3Storage } from './s3.ts';
 import { sftpStorage } from './sftp.ts';
 import type { ObjectStorage } from './storage.ts';
-import { type ThrottledOptions, throttledStorage } from './throttled.ts';
 
 /** How storages are used: what each call may take, how many run at once, and how fast. Per storage. */
 export type StorageLimits = Pick<
@@ -28,8 +27,9 @@ export type StorageLimits = Pick<
   | 'breakerOpenMs'
   | 'concurrency'
   | 'queue'
-> &
-  Pick<ThrottledOptions, 'requestsPerSecond' | 'bytesPerSecond'>;
+  | 'requestsPerSecond'
+  | 'bytesPerSecond'
+>;
 
 export interface StoragesOptions {
   /** Opens a destination in the host's own way; undefined leaves it to the library. */
@@ -68,25 +68,17 @@ export function createStorages(options: StoragesOptions): Storages {
   /** A local folder answers or fails at once: nothing is gained by waiting for it. */
   function protect({ storage, remote }: Provided): ObjectStorage {
     if (remote === 'NO') return storage;
-    const { requestsPerSecond, bytesPerSecond, ...limits } = options.limits ?? {};
-    const rates = {
-      ...(requestsPerSecond === undefined ? {} : { requestsPerSecond }),
-      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
-    };
-    const resilient = resilientStorage(
-      Object.keys(rates).length === 0 ? storage : throttledStorage(storage, rates),
-      {
-        ...limits,
-        clock: options.clock,
-        onHealthChange: ({ description, state, consecutiveFailures, lastFailure }) => {
-          if (state === 'CLOSED' && consecutiveFailures === 0) return;
-          options.logger.warn(
-            { description, state, consecutiveFailures, error: lastFailure?.code },
-            'A storage fails',
-          );
-        },
+    const resilient = resilientStorage(storage, {
+      ...options.limits,
+      clock: options.clock,
+      onHealthChange: ({ description, state, consecutiveFailures, lastFailure }) => {
+        if (state === 'CLOSED' && consecutiveFailures === 0) return;
+        options.logger.warn(
+          { description, state, consecutiveFailures, error: lastFailure?.code },
+          'A storage fails',
+        );
       },
-    );
+    });
     healths.push(resilient.health);
     return resilient;
   }

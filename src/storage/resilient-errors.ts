@@ -31,6 +31,7 @@ export function verdictOf(error: unknown): Verdict {
 
 const TROUBLE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   ...FAILURES,
+  'CONFIGURATION_INVALID',
   'STORAGE_CORRUPT',
   'STORAGE_DENIED',
   'STORAGE_FULL',

@@ -63,7 +63,8 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   broken.clear();
-  await rm(folder, { recursive: true, force: true });
+  // Replications of the last test may still store.
+  await rm(folder, { recursive: true, force: true, maxRetries: 20 });
 });
 
 const local = (

@@ -448,7 +448,8 @@ describe('a process that is killed', () => {
     expect(await server.storage.stat('large/object')).toBeUndefined();
     const present = (await server.uploads.parts(handle)).length;
     expect(present).toBeGreaterThanOrEqual(killAt);
-    expect(present).toBeLessThan(total);
+    // Two at a time: one more may have been under way.
+    expect(present).toBeLessThanOrEqual(killAt + 1);
 
     resumed = true;
     const before = server.stored();

@@ -207,6 +207,19 @@ describe('durability', () => {
     expect(new Set(synced)).toEqual(new Set([root, join(root, 'new'), join(root, 'new/er'), path]));
   });
 
+  it('of a root whose folders could not be synced at the first put', async () => {
+    const path = join(root, 'new/er/root');
+    const fresh = localStorage({ path });
+    disk.failures.set('other.sync', 'EIO');
+    await expect(fresh.put('object', [])).rejects.toMatchObject({ code: 'STORAGE_UNAVAILABLE' });
+    disk.failures.clear();
+    disk.steps.length = 0;
+    await fresh.put('object', []);
+    for (const folder of [root, join(root, 'new'), join(root, 'new/er')]) {
+      expect(disk.steps).toContain(`other.sync ${folder}`);
+    }
+  });
+
   it('of a delete: the folder that stays is synced', async () => {
     await storage.put('a/b/object', [Buffer.from('x')]);
     disk.steps.length = 0;
