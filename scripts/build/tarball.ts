@@ -18,6 +18,7 @@ const PUBLISHED = [
   /^dist\/.+\.(?:js|d\.ts)$/,
   /^migrations\/[^/]+\.sql$/,
   /^(?:README|QUICKSTART|IMPLEMENTATION|CHANGELOG)\.md$/,
+  /^docs\/[a-z-]+\.md$/,
   /^LICENSE$/,
   /^package\.json$/,
 ];

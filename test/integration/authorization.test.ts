@@ -194,6 +194,19 @@ describe('what lies outside is not found, and nothing happens', () => {
     ).toEqual([]);
   });
 
+  test('what a configuration held before it was narrowed to a branch: it is neither moved nor looked into', async () => {
+    const both = await make('narrowed', [BRANCH_A, BRANCH_B]);
+    await bench.backups.updateConfiguration(both.configuration.id, { branchIds: [BRANCH_A] });
+    const limited = as({ branchIds: [BRANCH_A] });
+    expect((await limited.getConfiguration(both.configuration.id)).branchIds).toEqual([BRANCH_A]);
+    const to = { type: 'LOCAL_FILESYSTEM', localStorage: { path: '/nowhere' } } as const;
+    await nothingHappens(() => limited.getSnapshot(both.snapshot.id), 'NOT_FOUND');
+    await nothingHappens(() => limited.migrateStorage(both.configuration.id, to), 'FORBIDDEN');
+    await nothingHappens(() => limited.removeMigrated(both.configuration.id), 'FORBIDDEN');
+    await nothingHappens(() => limited.getJobStatus(both.job.id), 'NOT_FOUND');
+    await nothingHappens(() => limited.cancelJob(both.job.id), 'NOT_FOUND');
+  });
+
   test('guessed and malformed ids', async () => {
     for (const id of [
       '018f4d3e-7a2b-7c11-9a55-3f2a1b4c5d6e',

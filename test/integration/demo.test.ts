@@ -109,7 +109,10 @@ test('Ctrl-C leaves nothing', { timeout: LIMIT_MS }, async () => {
 /** The program of QUICKSTART.md with a real server, a real organization and a folder of the test's. */
 async function quickstart(place: { folder: string; url: string; organization: string }): Promise<string> {
   const markdown = await readFile(join(ROOT, 'QUICKSTART.md'), 'utf8');
-  const blocks = [...markdown.matchAll(/^```ts[^\n]*\n(.*?)^```$/gms)].map(([, code]) => code);
+  const all = [...markdown.matchAll(/^```ts( continued)?\n(.*?)^```$/gms)];
+  // The first block and what continues it: the others are programs of their own, for clouds and workers.
+  const next = all.findIndex(([, continued], index) => index > 0 && continued === undefined);
+  const blocks = all.slice(0, next === -1 ? all.length : next).map(([, , code]) => code);
   const replacements = {
     '@care-commons/data-backup-offline': new URL('../../src/index.ts', import.meta.url).href,
     'postgresql://backup@db.internal/care': place.url,

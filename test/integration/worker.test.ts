@@ -222,6 +222,71 @@ describe('a queued backup', () => {
   });
 });
 
+describe('between the asking and the run', () => {
+  test('encryption is switched off: the catalog says what the run did', async () => {
+    const { id: configurationId } = await bench.configure();
+    const queued = await bench.backups.createSnapshot({ configurationId });
+    expect(queued.encrypted).toBe(true);
+    await bench.backups.updateConfiguration(configurationId, {
+      encryptionEnabled: false,
+      allowUnencryptedPHI: true,
+      compressionAlgorithm: 'GZIP',
+      checksumAlgorithm: 'SHA512',
+    });
+    await work();
+    const done = await reaches(queued.id, 'COMPLETED');
+    expect(done).toMatchObject({
+      encrypted: false,
+      encryptionAlgorithm: null,
+      compressionAlgorithm: 'GZIP',
+      checksumAlgorithm: 'SHA512',
+    });
+    expect(await bench.backups.verifySnapshot(done.id)).toMatchObject({ passed: true });
+  });
+
+  test('a cancellation is not lost when the try fails before it hears of it', async () => {
+    const { id: configurationId } = await bench.configure();
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    const fail = Promise.withResolvers<void>();
+    const started = Promise.withResolvers<void>();
+    await work({
+      hooks: {
+        onSnapshotOpen: () => {
+          started.resolve();
+          return fail.promise;
+        },
+      },
+    });
+    await started.promise;
+    await bench.backups.cancelSnapshot(id);
+    fail.reject(down());
+    await reaches(id, 'CANCELLED');
+    await sleep(5 * POLL_MS);
+    expect(await attemptsOf(id)).toBe(1);
+  });
+
+  test('what ends without a try is told, and does not suspend its configuration', async () => {
+    const { id: configurationId } = await bench.configure();
+    await sql('UPDATE care_backup.backup_configurations SET consecutive_failures = 4 WHERE id = $1', [
+      configurationId,
+    ]);
+    const { id } = await bench.backups.createSnapshot({ configurationId });
+    await sql("UPDATE care_backup.backup_snapshots SET trigger = 'SCHEDULED' WHERE id = $1", [id]);
+    await sql(
+      "UPDATE care_backup.backup_queue SET must_end_by = now() - interval '1 second' WHERE snapshot_id = $1",
+      [id],
+    );
+    const protection = await open();
+    const told: string[] = [];
+    protection.on('snapshot.failed', ({ snapshotId, code }) => told.push(`${snapshotId} ${code}`));
+    await protection.startWorker({ pollMs: POLL_MS });
+    await reaches(id, 'FAILED');
+    await until('the event', async () => told.length > 0);
+    expect(told).toEqual([`${id} BACKUP_TIME_LIMIT`]);
+    expect((await bench.backups.getConfiguration(configurationId)).status).toBe('ACTIVE');
+  });
+});
+
 describe('workers', () => {
   test('two share what there is, each run once', async () => {
     const configurations = await Promise.all(Array.from({ length: 6 }, () => bench.configure()));
@@ -340,6 +405,14 @@ describe('workers', () => {
     await others.cancelSnapshot(queued.at(-1)?.id ?? '');
   });
 
+  test('are not started on what is closed', async () => {
+    const protection = await open();
+    await protection.close();
+    await expect(protection.startWorker()).rejects.toMatchObject({
+      code: expect.stringMatching(/^(INVALID_STATE|DATABASE_UNAVAILABLE|INTERNAL)$/),
+    });
+  });
+
   test('refuse a number of runs that is none', async () => {
     const protection = await open();
     for (const backups of [0, -1, 1.5, Number.NaN]) {
@@ -357,6 +430,12 @@ describe('schedules', () => {
       `UPDATE care_backup.backup_configurations SET next_scheduled_backup_at = date_trunc('hour', now()) - $2 * interval '1 hour' WHERE id = $1`,
       [configurationId, hours],
     );
+  /** Room for another run of this hour: no two are of one occurrence. */
+  const longAgo = (configurationId: string) =>
+    sql(
+      `UPDATE care_backup.backup_snapshots SET scheduled_at = timestamptz '2020-01-01Z' + ordinal * interval '1 hour' WHERE configuration_id = $1`,
+      [configurationId],
+    );
   const scheduled = async (configurationId: string) =>
     (await bench.backups.listSnapshots({ configurationId })).items.filter(
       ({ trigger }) => trigger === 'SCHEDULED',
@@ -369,8 +448,14 @@ describe('schedules', () => {
     expect(next % 3_600_000).toBe(0);
     const changed = await bench.backups.updateConfiguration(configuration.id, { schedule: [] });
     expect(changed.nextScheduledBackupAt).toBeNull();
-    const [first] = await bench.backups.previewSchedule((await bench.configure({ schedule: hourly })).id);
+    const previewed = (await bench.configure({ schedule: hourly })).id;
+    const [first] = await bench.backups.previewSchedule(previewed);
     expect(first?.at.getTime()).toBe(next);
+    for (const count of [0, -1, 1.5, 1001, Number.POSITIVE_INFINITY, Number.NaN]) {
+      await expect(bench.backups.previewSchedule(previewed, count)).rejects.toMatchObject({
+        code: 'VALIDATION_FAILED',
+      });
+    }
   });
 
   test('what was missed is caught up by one run, whatever the number of workers', async () => {
@@ -476,10 +561,7 @@ describe('schedules', () => {
     for (let runs = 1; runs <= 5; runs += 1) {
       expect((await bench.backups.getConfiguration(id)).status).toBe('ACTIVE');
       await late(id, 6 - runs);
-      await sql(
-        `UPDATE care_backup.backup_snapshots SET scheduled_at = scheduled_at - $2 * interval '1 day' WHERE configuration_id = $1`,
-        [id, runs],
-      );
+      await longAgo(id);
       await until(`run ${runs}`, async () => {
         const items = await scheduled(id);
         return items.length === runs && items.every(({ status }) => status === 'FAILED');
