@@ -9,7 +9,7 @@ import { type AttemptPlace, claimAttempt, inTime, placeOf, sweepAttempt } from '
 import { endBadly, endWell } from './catalog-end.ts';
 import type { ServiceContext } from './context.ts';
 import { copiesOf } from './copies.ts';
-import { codeOf } from './failure.ts';
+import { codeOf, orAborted } from './failure.ts';
 import { snapshotResult, summarize } from './snapshot-result.ts';
 import { replicateSoon } from './storage-jobs.ts';
 import {
@@ -47,8 +47,23 @@ export async function endDeadAttempts(
   const since = new Date(context.clock.now().getTime() - RESWEEP_MS).toISOString();
   for (const attempt of await repository.findClaimedAttempts(configuration.id, since)) {
     const snapshot = await repository.findSnapshotById(attempt.snapshotId);
-    if (snapshot !== undefined) await resweep(context, repository, { configuration, snapshot, attempt });
+    if (snapshot === undefined) continue;
+    const dead = { configuration, snapshot, attempt };
+    if (isDeepStrictEqual(destinationOf(dead), configuration.storageDestination)) {
+      await resweep(context, repository, dead);
+    } else {
+      resweepBeside(context, repository, dead);
+    }
   }
+}
+
+/** A place that the configuration has left may be silent, for good: no run waits for it. */
+function resweepBeside(context: ServiceContext, repository: BackupRepository, dead: DeadAttempt): void {
+  const { id } = dead.attempt;
+  if (context.work.has(id)) return;
+  context.work
+    .start(id, (stopped) => orAborted(resweep(context, repository, dead), stopped), 'STOP')
+    .catch(() => undefined);
 }
 
 interface DeadAttempt {

@@ -26,6 +26,10 @@ export class RunningWork {
     return done;
   }
 
+  has(id: UUID): boolean {
+    return this.#running.has(id);
+  }
+
   /** Aborts a run of this process with the reason, waits for its end, and says whether there was one. */
   async cancel(id: UUID, reason: unknown): Promise<boolean> {
     const entry = this.#running.get(id);

@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { encodeClaim, isClaim } from '../../src/archive/claim.ts';
 import type { BackupService } from '../../src/service/backup-service.ts';
@@ -85,6 +86,51 @@ test('a backup is caught up in the second store, which then restores alone', asy
     result: { stored: 0, damaged: 0 },
     progress: { percentage: 100, objectsTotal: 2, objectsDone: 2 },
   });
+});
+
+test('a store that dies in the middle of a restore, at each of its calls, costs nothing', async () => {
+  const snapshot = await takeBoth();
+  for (const dying of [a, b]) {
+    let calls = 0;
+    dying.onCall = () => {
+      calls += 1;
+    };
+    await expectRestores(bench, snapshot);
+    const sound = calls;
+    for (let at = 1; at <= sound; at += 1) {
+      calls = 0;
+      dying.onCall = () => {
+        calls += 1;
+        if (calls >= at) dying.away = true;
+      };
+      await expectRestores(bench, snapshot);
+      dying.away = false;
+    }
+    dying.onCall = undefined;
+  }
+});
+
+test('a former destination that is silent for good delays no backup', async () => {
+  const { id } = await configure(single('a'));
+  // A try that cannot clean up: its remains are looked for by every later run.
+  a.onCall = (operation, key) => {
+    if (operation === 'put' && key.endsWith('/manifest')) a.away = true;
+  };
+  await expect(take(id)).rejects.toMatchObject({ code: 'STORAGE_UNAVAILABLE' });
+  a.away = false;
+  a.onCall = undefined;
+  await take(id);
+  let asked = 0;
+  // It takes every call and never answers.
+  a.onCall = () => {
+    asked += 1;
+    return new Promise(() => undefined);
+  };
+  await backups.updateConfiguration(id, { storageDestination: single('b') });
+  const runs = Promise.all([take(id)]).then(() => take(id));
+  // Each of its calls is given up after 30 s: a run that waited for one would be later than this.
+  await expect(Promise.race([runs.then(() => 'done'), sleep(25_000, 'late')])).resolves.toBe('done');
+  expect(asked).toBeGreaterThan(0);
 });
 
 test('two folders: one that is lost is filled again, and then restores alone', async () => {
