@@ -292,7 +292,17 @@ async function truncateQueue(pool: pg.Pool): Promise<void> {
     `SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
       WHERE schemaname = '${QUEUE_SCHEMA}' AND tablename <> 'migration'`,
   );
-  if (rows.length > 0) await pool.query(`TRUNCATE ${rows.map(({ name }) => name).join(', ')} CASCADE`);
+  if (rows.length === 0) return;
+  // The workers lock the same tables in an order of their own: one of both may have to give way.
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await pool.query(`TRUNCATE ${rows.map(({ name }) => name).join(', ')} CASCADE`);
+      return;
+    } catch (error) {
+      const deadlock = error instanceof Error && 'code' in error && error.code === '40P01';
+      if (!deadlock || tries === 20) throw error;
+    }
+  }
 }
 
 test(
