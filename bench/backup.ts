@@ -3,6 +3,7 @@
  * alternating, medians. `--rows N` visits (1,000,000), `--runs N` (5), `--skip-restore`, `--json`: one JSON object as
  * the last line. Needs a PostgreSQL server with its tools, `zstd` and `age` (Debian: postgresql zstd age).
  */
+
 import { execFile, spawn } from 'node:child_process';
 import { rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import pg from 'pg';
 import { createSchema, generatePlatform } from '../examples/care-platform/generate.ts';
 import { createKeyringFile } from '../src/index.ts';
 import type { WorkerOrder, WorkerReport } from './backup-worker.ts';
+import { median } from './median.ts';
 import { type BenchServer, startBenchServer } from './server.ts';
 
 const { values: options } = parseArgs({
@@ -201,13 +203,6 @@ async function worker(order: WorkerOrder): Promise<WorkerReport> {
   const file = join(import.meta.dirname, 'backup-worker.ts');
   const { stdout } = await promisify(execFile)(process.execPath, [file, JSON.stringify(order)]);
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as WorkerReport;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? 0;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? upper) + upper) / 2;
 }
 
 function table(lines: readonly (readonly [string, string])[]): void {

@@ -13,6 +13,7 @@ import { parseArgs, promisify } from 'node:util';
 import pg from 'pg';
 import { createSchema, generatePlatform } from '../examples/care-platform/generate.ts';
 import { createKeyringFile } from '../src/index.ts';
+import { median } from './median.ts';
 import { type BenchServer, startBenchServer } from './server.ts';
 import { CONTESTS } from './storage-raw.ts';
 import type { StorageWorkerOrder, StorageWorkerReport } from './storage-worker.ts';
@@ -186,13 +187,6 @@ async function megabytesPerSecond(
   };
   await Promise.all(Array.from({ length: PARALLEL }, lane));
   return (keys.length * OBJECT_BYTES) / 1000 / (performance.now() - began);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? 0;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? upper) + upper) / 2;
 }
 
 function table(lines: readonly (readonly [string, string])[]): void {

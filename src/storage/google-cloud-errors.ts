@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { DataProtectionError, StorageError } from '../types/errors.ts';
 import type { HttpAnswer } from './google-cloud-http.ts';
+import { retryAfter } from './retry-after.ts';
 
 /** What was asked for, for the words of an error. */
 export interface Asked {
@@ -72,12 +73,6 @@ function codeOf(status: number, reason: string | undefined, asked: Asked) {
     default:
       return 'STORAGE_UNAVAILABLE';
   }
-}
-
-function retryAfter(header: string | undefined): number | undefined {
-  if (header === undefined) return undefined;
-  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }
 
 /** `remains` is a sentence about what has stayed. */

@@ -1,4 +1,5 @@
 import { DataProtectionError, StorageError } from '../types/errors.ts';
+import { retryAfter } from './retry-after.ts';
 
 /** What a call was about, for messages. */
 export interface S3Call {
@@ -187,12 +188,6 @@ function safeCause({ name, status, requestId, errno }: S3Failure): Error {
   const request = requestId !== undefined && NAME.test(requestId) ? `, request ${requestId}` : '';
   const answer = status === undefined ? 'no answer' : `HTTP ${status}`;
   return new Error(`${name}${errno === undefined ? '' : ` ${errno}`} (${answer}${request})`);
-}
-
-function retryAfter(header: string | undefined): number | undefined {
-  if (header === undefined) return undefined;
-  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }
 
 function fieldOf(value: unknown, field: string): unknown {
