@@ -16,9 +16,15 @@ import type { ServiceContext } from './service/context.ts';
 import { createDuties } from './service/due-work.ts';
 import { EventBus } from './service/event-bus.ts';
 import { codeOf } from './service/failure.ts';
+import { OfflineSyncService } from './service/offline-sync-service.ts';
 import { RunningWork } from './service/running-work.ts';
+import { baseSigner } from './service/sync-bases.ts';
+import { type SyncContext, type SyncStep, syncLimits } from './service/sync-context.ts';
+import { createSyncDuties } from './service/sync-duties.ts';
+import { syncEntities } from './service/sync-entities.ts';
 import { createPostgresSource } from './source/postgres-source.ts';
 import type { SnapshotSource } from './source/source.ts';
+import { createTableHandlers } from './source/table-handler.ts';
 import { createStorages, type StorageLimits } from './storage/open-storage.ts';
 import type { StorageHealth } from './storage/resilient.ts';
 import type { ObjectStorage } from './storage/storage.ts';
@@ -30,6 +36,7 @@ import type { EntityDefinition } from './types/entity.ts';
 import { DataProtectionError } from './types/errors.ts';
 import type { BackupEvents } from './types/events.ts';
 import type { LogFields, Logger } from './types/logger.ts';
+import type { SyncOptions } from './types/sync-handler.ts';
 import type { StoragePrices } from './types/usage.ts';
 import { systemClock } from './utils/clock.ts';
 import { parseInput, StorageDestinationSchema } from './validation/index.ts';
@@ -71,6 +78,11 @@ export interface DataProtectionOptions {
   readonly execution?: 'inline' | 'worker';
   /** Redis for the queue, a URL or options of ioredis. Left out: the queue is in PostgreSQL, in a schema of its own. */
   readonly redis?: RedisQueueOptions['connection'];
+  /**
+   * Takes in what devices did offline: which entities, and how. Left out: nothing is synchronized. The entities must be
+   * in `database`; with `source` on another server it is refused.
+   */
+  readonly sync?: SyncOptions;
   readonly clock?: Clock;
   readonly logger?: Logger;
   /** How long one backup may hold its database snapshot, in milliseconds; 6 hours when left out. */
@@ -86,6 +98,8 @@ export interface DataProtectionOptions {
      * long as that transaction lasts.
      */
     readonly onSnapshotOpen?: (exportedId: string) => void | Promise<void>;
+    /** Awaited between the steps of taking in offline operations. */
+    readonly onSyncStep?: (step: SyncStep) => void | Promise<void>;
   };
 }
 
@@ -97,6 +111,8 @@ export interface DataProtection extends AsyncDisposable {
   check(): Promise<void>;
   /** Backups on behalf of one authenticated person. Free: bind one per request. */
   backups(actor: Actor): BackupService;
+  /** Offline sync on behalf of one authenticated person. Free: bind one per request. `CONFIGURATION_INVALID` without `sync`. */
+  sync(actor: Actor): OfflineSyncService;
   /**
    * Starts to do the work in this process: scheduled backups when they are due, what was queued, and what dead workers
    * left. As many processes as there are need may; each run is done once. Throws `SCHEMA_*`, `CONFIGURATION_INVALID`,
@@ -118,6 +134,8 @@ const DEFAULT_MAX_SNAPSHOT_AGE_MS = 6 * 60 * 60 * 1000;
 const DEFAULT_THAW_POLL_MS = 5 * 60 * 1000;
 /** Connections of the control pool: metadata only, so that a backup never starves the host's requests. */
 const CONTROL_CONNECTIONS = 4;
+/** Connections for offline operations: opened when they are needed, given back after ten idle seconds. */
+const SYNC_CONNECTIONS = 8;
 
 /**
  * Builds the library. Reads the catalog of the source once, so that an entity whose table or column is missing is an
@@ -205,6 +223,11 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
         );
     },
   };
+  const syncPool = options.sync === undefined ? undefined : openSyncPool(direct, logger);
+  const sync =
+    options.sync === undefined || syncPool === undefined
+      ? undefined
+      : syncContext(options, options.sync, context, { pool: syncPool, connection: direct });
   const schema = options.schema === undefined ? {} : { schema: options.schema };
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
@@ -213,7 +236,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
       await Promise.all(started.map((one) => (one.status === 'fulfilled' ? one.value.stop() : undefined)));
       await work.ended();
       await Promise.allSettled([...queues.map((one) => one.close()), storages.close()]);
-      await pool.end();
+      await Promise.all([pool.end(), syncPool?.end()]);
     })();
     return closed;
   };
@@ -226,13 +249,29 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
       await source.inspect();
     },
     backups: (actor) => new BackupService(context, actor),
+    sync: (actor) => {
+      if (sync === undefined) {
+        throw new DataProtectionError(
+          'Nothing is synchronized: give `sync` to createDataProtection',
+          'CONFIGURATION_INVALID',
+        );
+      }
+      return new OfflineSyncService(sync, actor);
+    },
     async startWorker(workerOptions = {}) {
       await assertMigrated({ connection: pool, ...schema });
       if (closed !== undefined) {
         throw new DataProtectionError('A worker was started on what has been closed', 'INVALID_STATE');
       }
       const own = workers.length === 0 ? queue() : openOwnQueue();
-      const worker = startWorker({ duties: createDuties(context), queue: own, logger }, workerOptions);
+      const worker = startWorker(
+        {
+          duties: createDuties(context, sync === undefined ? undefined : createSyncDuties(sync)),
+          queue: own,
+          logger,
+        },
+        workerOptions,
+      );
       workers.push(worker);
       return worker;
     },
@@ -240,6 +279,52 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     on: (name, listener) => context.events.on(name, listener),
     close,
     [Symbol.asyncDispose]: close,
+  };
+}
+
+function openSyncPool(connection: pg.ClientConfig, logger: Logger): pg.Pool {
+  const pool = new pg.Pool({
+    ...connection,
+    max: SYNC_CONNECTIONS,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 30_000,
+    application_name: 'care-backup sync',
+    // How values are written as text; nothing that would change what the host's triggers do, such as the time zone.
+    onConnect: (client) =>
+      client.query(
+        "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3",
+      ),
+  });
+  pool.on('error', (error) => logger.warn({ error: error.name }, 'An idle connection of sync was lost'));
+  return pool;
+}
+
+/** Throws `CONFIGURATION_INVALID`. */
+function syncContext(
+  options: DataProtectionOptions,
+  sync: SyncOptions,
+  context: ServiceContext,
+  { pool, connection }: { readonly pool: pg.Pool; readonly connection: pg.ClientConfig },
+): SyncContext {
+  if (options.source !== undefined) {
+    throw new DataProtectionError(
+      '`sync` needs the entities in `database`, and `source` names another server',
+      'CONFIGURATION_INVALID',
+    );
+  }
+  const { clock, logger, audit, events, keys, wake } = context;
+  const tables = createTableHandlers({ connection, entities: options.entities });
+  const registered = new Set(options.entities.map(({ type }) => type));
+  return {
+    db: createDatabase({ pool, clock, ...(options.schema === undefined ? {} : { schema: options.schema }) }),
+    entities: syncEntities(sync.entities, (type) =>
+      registered.has(type) ? tables.handlerFor(type) : undefined,
+    ),
+    options: sync,
+    limits: syncLimits(sync.limits),
+    signer: baseSigner(keys),
+    ...{ audit, clock, logger, events, wake },
+    onStep: options.hooks?.onSyncStep ?? (() => undefined),
   };
 }
 

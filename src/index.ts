@@ -11,6 +11,7 @@ export { type GoogleKmsOptions, googleKms } from './keys/google-kms.ts';
 export type { KeyContext, KeyProvider, MacContext, MacKey } from './keys/keys.ts';
 export { createKeyringFile, type LocalKeyringOptions, localKeyring } from './keys/local-keyring.ts';
 export type { BackupService, RunOptions } from './service/backup-service.ts';
+export type { OfflineSyncService } from './service/offline-sync-service.ts';
 export { defineEntity } from './source/entity.ts';
 export {
   type LargeUpload,
@@ -45,6 +46,9 @@ export * from './types/errors.ts';
 export type { BackupEvents } from './types/events.ts';
 export type { Json, Timestamp, UUID } from './types/ids.ts';
 export type { LogFields, Logger } from './types/logger.ts';
+export * from './types/offline-sync.ts';
+export * from './types/sync-handler.ts';
+export { SYNC_REASONS, type SyncReason } from './types/sync-reasons.ts';
 export * from './types/usage.ts';
 export { formatBytes } from './utils/bytes.ts';
 export { formatDuration } from './utils/duration.ts';

@@ -192,6 +192,8 @@ const FIELDS: { readonly [Kind in JobKind]: readonly (keyof JobData[Kind])[] } =
   BACKUP: ['organizationId', 'snapshotId'],
   VERIFICATION: ['organizationId', 'storageJobId'],
   REPLICATION: ['organizationId', 'storageJobId'],
+  SYNC: ['organizationId', 'streamId'],
+  SYNC_CRITICAL: ['organizationId', 'streamId'],
 };
 
 function decode<Kind extends JobKind>(kind: Kind, data: unknown): JobData[Kind] | undefined {

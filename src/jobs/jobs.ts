@@ -39,12 +39,18 @@ export interface JobData {
   readonly BACKUP: { readonly organizationId: UUID; readonly snapshotId: UUID };
   readonly VERIFICATION: { readonly organizationId: UUID; readonly storageJobId: UUID };
   readonly REPLICATION: { readonly organizationId: UUID; readonly storageJobId: UUID };
+  /** Operations of a stream, but critical ones. */
+  readonly SYNC: { readonly organizationId: UUID; readonly streamId: UUID };
+  /** Critical ones: a kind of their own, so that they have workers of their own. */
+  readonly SYNC_CRITICAL: { readonly organizationId: UUID; readonly streamId: UUID };
 }
 
 export const JOB_KINDS = [
   'BACKUP',
   'VERIFICATION',
   'REPLICATION',
+  'SYNC',
+  'SYNC_CRITICAL',
 ] as const satisfies readonly (keyof JobData)[];
 export type JobKind = (typeof JOB_KINDS)[number];
 

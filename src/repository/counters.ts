@@ -3,10 +3,14 @@ import { integer } from './column.ts';
 import type { Transaction } from './database.ts';
 import type { BoundScope } from './scope.ts';
 
-/** What is numbered: `BKP-2026-000123` and `RST-2026-000007`. */
-export type CounterKind = 'SNAPSHOT' | 'RESTORE';
+/** What is numbered: `BKP-2026-000123`, `RST-2026-000007`, `OFF-2026-000003`. */
+export type CounterKind = 'SNAPSHOT' | 'RESTORE' | 'SESSION';
 
-const PREFIXES: Readonly<Record<CounterKind, string>> = { SNAPSHOT: 'BKP', RESTORE: 'RST' };
+const PREFIXES: Readonly<Record<CounterKind, string>> = {
+  SNAPSHOT: 'BKP',
+  RESTORE: 'RST',
+  SESSION: 'OFF',
+};
 const LAST_VALUE = integer('last_value');
 
 /**

@@ -1,7 +1,9 @@
 import type pg from 'pg';
 import { databaseError } from '../postgres/errors.ts';
+import { quoteLiteral } from '../postgres/quote.ts';
 import type { Clock } from '../types/clock.ts';
 import { DataProtectionError } from '../types/errors.ts';
+import type { HostTransaction } from '../types/sync-handler.ts';
 import { checkSchemaName, DEFAULT_SCHEMA, qualify } from './schema-name.ts';
 
 /** A row as the server wrote it: text, whatever type parsers the host has set. */
@@ -15,19 +17,30 @@ export interface Database {
   readonly clock: Clock;
   /** The quoted, schema-qualified name of one of the library's tables. */
   table(name: string): string;
-  /** Runs one statement. Throws DATABASE_UNAVAILABLE or DATABASE_FAILED. */
-  query(text: string, values?: readonly Parameter[]): Promise<readonly RawRow[]>;
+  /**
+   * Runs one statement. With a `name` the session keeps its plan: for statements that run all the time, over session
+   * connections only. Throws DATABASE_UNAVAILABLE or DATABASE_FAILED.
+   */
+  query(text: string, values?: readonly Parameter[], name?: string): Promise<readonly RawRow[]>;
   /**
    * Runs `work` in one transaction (READ COMMITTED, whatever the host's default): committed when it resolves, rolled
    * back when it throws. Inside a transaction it joins that one. Where the connection is lost at the commit,
    * DATABASE_UNAVAILABLE does not say whether it took place.
    */
-  withTransaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T>;
+  withTransaction<T>(
+    work: (transaction: Transaction) => Promise<T>,
+    settings?: TransactionSettings,
+  ): Promise<T>;
 }
+
+/** Settings of the server that hold for one transaction, such as `{ lock_timeout: '5s' }`. */
+export type TransactionSettings = Readonly<Record<string, string>>;
 
 /** A `Database` whose statements all belong to one transaction. */
 export interface Transaction extends Database {
   readonly inTransaction: true;
+  /** The same transaction, for the host's code. */
+  readonly host: HostTransaction;
 }
 
 export interface DatabaseOptions {
@@ -46,8 +59,8 @@ export function createDatabase(options: DatabaseOptions): Database {
   return {
     clock,
     table,
-    query: (text, values) => run(pool, text, values),
-    withTransaction: async (work) => {
+    query: (text, values, name) => run(pool, text, values, name),
+    withTransaction: async (work, settings = {}) => {
       const client = await pool.connect().catch((error: unknown) => {
         throw databaseError(error, 'Connecting');
       });
@@ -62,15 +75,28 @@ export function createDatabase(options: DatabaseOptions): Database {
         inTransaction: true,
         clock,
         table,
-        query: async (text, values) => {
-          // The connection may be in somebody else's transaction by now.
-          if (ended) throw new DataProtectionError('A transaction was used after its end', 'INTERNAL');
-          return run(client, text, values);
+        query: async (text, values, name) => {
+          refuseEnded();
+          return run(client, text, values, name);
         },
         withTransaction: (inner) => inner(transaction),
+        host: {
+          query: async <Row extends object>(statement: string, values: readonly unknown[] = []) => {
+            refuseEnded();
+            const { rows, rowCount } = await client.query<Row>(statement, [...values]);
+            return { rows, rowCount };
+          },
+        },
+      };
+      /** The connection may be in somebody else's transaction by now. */
+      const refuseEnded = (): void => {
+        if (ended) throw new DataProtectionError('A transaction was used after its end', 'INTERNAL');
       };
       try {
-        await command(client, 'BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE');
+        await command(
+          client,
+          ['BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE', ...local(settings)].join('; '),
+        );
         const result = await work(transaction);
         ended = true;
         // PostgreSQL answers COMMIT with ROLLBACK where a statement had failed and the failure was swallowed.
@@ -93,15 +119,23 @@ export function createDatabase(options: DatabaseOptions): Database {
   };
 }
 
+function local(settings: TransactionSettings): readonly string[] {
+  return Object.entries(settings).map(
+    ([name, value]) => `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, true)`,
+  );
+}
+
 const RAW: pg.CustomTypesConfig = { getTypeParser: () => (text: string) => text };
 
 async function run(
   connection: pg.Pool | pg.ClientBase,
   text: string,
   values: readonly Parameter[] = [],
+  name?: string,
 ): Promise<readonly RawRow[]> {
   try {
-    const result = await connection.query<RawRow>({ text, values: [...values], types: RAW });
+    const named = name === undefined ? {} : { name };
+    const result = await connection.query<RawRow>({ ...named, text, values: [...values], types: RAW });
     return result.rows;
   } catch (error) {
     throw databaseError(error, 'The metadata database');
@@ -112,6 +146,6 @@ async function command(client: pg.ClientBase, text: string): Promise<string> {
   try {
     return (await client.query(text)).command;
   } catch (error) {
-    throw databaseError(error, `The metadata database, ${text.split(' ')[0]}`);
+    throw databaseError(error, `The metadata database, ${text.split(/\W/)[0]}`);
   }
 }

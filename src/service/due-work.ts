@@ -5,6 +5,7 @@ import { codeOf } from './failure.ts';
 import { runQueuedSnapshot } from './queued-snapshots.ts';
 import { queueDueRun } from './schedules.ts';
 import { runStorageJob } from './storage-jobs.ts';
+import type { SyncDuties } from './sync-duties.ts';
 
 /** What a worker does with what it is told of, and where it looks by itself. */
 export interface Duties {
@@ -14,6 +15,8 @@ export interface Duties {
   find(): Promise<FoundWaiting>;
   runSnapshot(work: FoundWork, signal: AbortSignal): Promise<void>;
   runStorageJob(work: FoundWork, signal: AbortSignal): Promise<void>;
+  /** undefined: the host synchronizes nothing. */
+  readonly sync: SyncDuties | undefined;
 }
 
 export interface FoundWaiting {
@@ -26,7 +29,7 @@ export interface FoundWaiting {
 /** How long a run may be silent before others look whether its lock is free. Its heart beats more than once a second. */
 const SILENT_MS = 15_000;
 
-export function createDuties(context: ServiceContext): Duties {
+export function createDuties(context: ServiceContext, sync: SyncDuties | undefined): Duties {
   const finder = createWorkFinder(context.db);
   return {
     async queueDue(signal) {
@@ -56,6 +59,7 @@ export function createDuties(context: ServiceContext): Duties {
 
     runSnapshot: (work, signal) => runQueuedSnapshot(context, work, signal),
     runStorageJob: (work, signal) => runStorageJob(context, work, signal),
+    sync,
   };
 
   async function isQueued(due: FoundWork): Promise<boolean> {

@@ -288,6 +288,47 @@ export const ERROR_CODES = {
     remedy: 'Nothing to do.',
     retryable: false,
   },
+  IDEMPOTENCY_MISMATCH: {
+    happened:
+      'The operation id was used before with another content; `state` shows what that operation came to.',
+    remedy: 'Give every operation an id of its own; a repetition must be sent unchanged.',
+    retryable: false,
+  },
+  SEQUENCE_CONFLICT: {
+    happened: 'Another operation of the stream has the sequence number: the outbox was copied or set back.',
+    remedy: 'Begin a new `epoch` and hand the operation in again under it.',
+    retryable: false,
+  },
+  DEPENDENCY_CYCLE: {
+    happened: 'The operation would close a circle of operations that wait for each other; it was not taken.',
+    remedy: 'Correct `dependsOn` or `previousOperationId`.',
+    retryable: false,
+  },
+  APPEND_ONLY: {
+    happened: 'The entity takes new records only; this operation would change one.',
+    remedy: 'CREATE a record that corrects the earlier one.',
+    retryable: false,
+  },
+  ENTITY_ID_TAKEN: {
+    happened: 'The id of a new entity belongs to something that the actor may not see.',
+    remedy: 'Make a new id and hand the creation in again.',
+    retryable: false,
+  },
+  CONSTRAINT_VIOLATED: {
+    happened: 'The host’s database refused what was to be written: a constraint, a type or a trigger.',
+    remedy: 'Correct the payload with `editOperation`; the message names the constraint or column.',
+    retryable: false,
+  },
+  CONFLICT_STALE: {
+    happened: 'The entity has changed since the person looked at it; nothing was decided.',
+    remedy: 'Show the conflict or operation as it is now, and decide again.',
+    retryable: false,
+  },
+  SYNC_ATTEMPT_LOST: {
+    happened: 'Another worker took the operation over while this one was slow; what this one did was undone.',
+    remedy: 'Nothing to do.',
+    retryable: true,
+  },
   MIGRATION_FAILED: {
     happened: 'The library’s own schema could not be created or changed; it is as it was before.',
     remedy: 'See the message; the role needs CREATE on the database.',
@@ -353,6 +394,24 @@ export class BackupError extends DataProtectionError {
     this.name = 'BackupError';
     this.snapshotId = snapshotId;
     this.recoverable = recoverable;
+  }
+}
+
+/** A failure of an offline operation. */
+export class SyncError extends DataProtectionError {
+  /** undefined: none was made yet. */
+  readonly operationId: UUID | undefined;
+
+  constructor(
+    message: string,
+    code: ErrorCode,
+    operationId: UUID | undefined,
+    retryable = true,
+    options: { cause?: unknown } = {},
+  ) {
+    super(message, code, { ...options, retryable });
+    this.name = 'SyncError';
+    this.operationId = operationId;
   }
 }
 

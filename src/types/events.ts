@@ -8,7 +8,8 @@ import type {
   ValidationResults,
 } from './backup.ts';
 import type { ErrorCode } from './errors.ts';
-import type { UUID } from './ids.ts';
+import type { Timestamp, UUID } from './ids.ts';
+import type { SyncLane, SyncOutcome, SyncQueueStatus } from './offline-sync.ts';
 import type { QuotaUsage } from './usage.ts';
 
 /** What the services tell while they work. Listeners must not throw; what they throw is logged and dropped. */
@@ -60,5 +61,29 @@ export interface BackupEvents {
     readonly organizationId: UUID;
     readonly code: ErrorCode;
     readonly message: string;
+  };
+  /** An offline operation has been applied, has ended otherwise, or waits for somebody. */
+  'sync.operation': {
+    readonly organizationId: UUID;
+    readonly operationId: UUID;
+    readonly userId: UUID;
+    readonly deviceId: string;
+    readonly entityType: string;
+    readonly entityId: string;
+    readonly status: SyncQueueStatus;
+    readonly outcome: SyncOutcome | null;
+    readonly reason: string | null;
+    readonly version: number | null;
+    readonly conflictId: UUID | null;
+    /** Paths of what its author had written and something newer stands in place of. */
+    readonly superseded: readonly string[];
+  };
+  /** The oldest operation that waits for the library has waited too long. Told at every look until it has ended. */
+  'sync.delayed': {
+    readonly organizationId: UUID;
+    readonly lane: SyncLane;
+    readonly oldestPendingAt: Timestamp;
+    /** Milliseconds. */
+    readonly waited: number;
   };
 }

@@ -35,3 +35,21 @@ export { BackupScheduleSchema } from './schedule.ts';
 export { BackupScopeSchema, CustomFilterSchema, RestoreScopeSchema } from './scope.ts';
 export { CreateSnapshotSchema } from './snapshot.ts';
 export { StorageDestinationSchema } from './storage-destination.ts';
+export {
+  DeviceInfoSchema,
+  EditOperationSchema,
+  ListConflictsSchema,
+  ListOperationsSchema,
+  ListSyncEventsSchema,
+  NetworkStatusSchema,
+  ResolveConflictSchema,
+  StartOfflineSessionSchema,
+  SyncStatisticsInputSchema,
+} from './sync-inputs.ts';
+export {
+  ClientStampSchema,
+  type ParsedOperation,
+  parseOperation,
+  QueueOperationSchema,
+  QueueOptionsSchema,
+} from './sync-operation.ts';

@@ -4,13 +4,19 @@ import type { Duties, FoundWaiting } from '../service/due-work.ts';
 import { BackupError, DataProtectionError } from '../types/errors.ts';
 import type { Logger } from '../types/logger.ts';
 import { Lane } from './lane.ts';
+import { SyncWork } from './sync-work.ts';
 
 export interface WorkerOptions {
-  /** How many of each run at once in this process: backups 2, verifications 1, replications (and what else is done over storage) 2. */
+  /**
+   * How many of each run at once in this process: backups 2, verifications 1, replications (and what else is done over
+   * storage) 2; streams of offline operations 2, of critical ones 2 more.
+   */
   readonly concurrency?: {
     readonly backups?: number;
     readonly verifications?: number;
     readonly replications?: number;
+    readonly sync?: number;
+    readonly syncCritical?: number;
   };
   /** How often the worker looks by itself for what is due, waits, or was left by dead workers, in milliseconds; 15 s. */
   readonly pollMs?: number;
@@ -36,6 +42,8 @@ type Found = keyof FoundWaiting;
 const FOUND: readonly Found[] = ['backups', 'verifications', 'replications'];
 
 const DEFAULT_POLL_MS = 15_000;
+/** An offline operation waits less long where the queue is lost. */
+const SYNC_POLL_MS = 5_000;
 const DEFAULT_GRACE_MS = 30_000;
 /** The longest that a timer of Node.js waits; a longer one would not wait at all. */
 const LONGEST_TIMER_MS = 2_147_483_647;
@@ -49,9 +57,15 @@ export async function startWorker(
   { duties, queue, logger }: WorkerParts,
   options: WorkerOptions,
 ): Promise<Worker> {
-  const { backups = 2, verifications = 1, replications = 2 } = options.concurrency ?? {};
+  const {
+    backups = 2,
+    verifications = 1,
+    replications = 2,
+    sync = 2,
+    syncCritical = 2,
+  } = options.concurrency ?? {};
   const pollMs = options.pollMs ?? DEFAULT_POLL_MS;
-  requireCounts({ backups, verifications, replications, pollMs });
+  requireCounts({ backups, verifications, replications, sync, syncCritical, pollMs });
   /** Nothing new is begun. */
   const closing = new AbortController();
   /** What runs is to end. */
@@ -86,6 +100,12 @@ export async function startWorker(
   };
   const timer = setInterval(look, Math.min(pollMs, LONGEST_TIMER_MS));
   look();
+  const syncWork =
+    duties.sync === undefined
+      ? undefined
+      : new SyncWork(duties.sync, { closing: closing.signal, stop: stop.signal }, note);
+  const syncTimer = setInterval(() => syncWork?.look(), Math.min(pollMs, SYNC_POLL_MS));
+  syncWork?.look();
 
   await queue
     ?.work({
@@ -104,11 +124,13 @@ export async function startWorker(
         handle: ({ organizationId, storageJobId }, signal) =>
           lanes.replications.run({ organizationId, id: storageJobId }, signal),
       },
+      ...syncWork?.handlers({ NORMAL: sync, CRITICAL: syncCritical }),
     })
     .catch(note);
 
   const end = async (graceMs: number): Promise<void> => {
     clearInterval(timer);
+    clearInterval(syncTimer);
     closing.abort();
     const graceOver = Promise.withResolvers<void>();
     const late = setTimeout(() => {
@@ -119,6 +141,7 @@ export async function startWorker(
       await Promise.all([
         queue?.stop({ graceMs }).catch(note),
         ...FOUND.map((name) => lanes[name].empty()),
+        syncWork?.empty(),
         // A look that the database does not answer must not hold up the stop.
         Promise.race([Promise.all([find.ended(), queueDue.ended()]), graceOver.promise]),
       ]);

@@ -2,6 +2,7 @@ import { expect, it } from 'vitest';
 import type * as z from 'zod';
 import type * as types from '../../src/types/backup.ts';
 import type { EntityInput } from '../../src/types/entity.ts';
+import type * as sync from '../../src/types/offline-sync.ts';
 import * as schemas from '../../src/validation/index.ts';
 import { holds, type Same } from './same.ts';
 
@@ -39,6 +40,18 @@ interface Interfaces {
   readonly RestoreDataMetricsSchema: types.RestoreDataMetrics;
   readonly ValidationCheckSchema: types.ValidationCheck;
   readonly ValidationResultsSchema: types.ValidationResults;
+  readonly QueueOperationSchema: sync.QueueOperationInput;
+  readonly QueueOptionsSchema: sync.QueueOptions;
+  readonly ClientStampSchema: sync.ClientStamp;
+  readonly ResolveConflictSchema: sync.ResolveConflictInput;
+  readonly NetworkStatusSchema: sync.NetworkStatus;
+  readonly DeviceInfoSchema: sync.DeviceInfo;
+  readonly EditOperationSchema: sync.EditOperationInput;
+  readonly ListOperationsSchema: sync.ListOperationsInput;
+  readonly ListConflictsSchema: sync.ListConflictsInput;
+  readonly ListSyncEventsSchema: sync.ListSyncEventsInput;
+  readonly StartOfflineSessionSchema: sync.StartOfflineSessionInput;
+  readonly SyncStatisticsInputSchema: sync.SyncStatisticsInput;
 }
 
 type SchemaName = Extract<keyof typeof schemas, `${string}Schema`>;

@@ -1,0 +1,469 @@
+import type { Json, Timestamp, UUID } from '../types/ids.ts';
+import type {
+  ClientStamp,
+  DataVersion,
+  EntityRow,
+  SyncLane,
+  SyncOperation,
+  SyncPriority,
+  SyncQueueStatus,
+} from '../types/offline-sync.ts';
+import { integer, json, jsonText, nullable, text, timestamp, uuid } from './column.ts';
+import type { Transaction } from './database.ts';
+import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+import type { BoundScope } from './scope.ts';
+
+/** What tells one outbox from another. */
+export interface StreamKey {
+  readonly userId: UUID;
+  readonly deviceId: string;
+  readonly installationId: string;
+  readonly epoch: number;
+}
+
+/** An outbox, locked: nobody else admits to it until the transaction ends. */
+export interface LockedStream {
+  readonly id: UUID;
+  readonly numberedBy: string | null;
+  readonly lastSequence: number;
+  readonly clock: Json;
+  readonly lastEffectiveAt: Timestamp | null;
+  /** The offline session that the device is in. */
+  readonly sessionId: UUID | null;
+}
+
+/** What an admission leaves on the stream. */
+export interface StreamProgress {
+  readonly id: UUID;
+  readonly numberedBy: 'CLIENT' | 'SERVER' | null;
+  readonly lastSequence: number;
+  readonly clock: Json;
+  readonly clockSkewMs: number | null;
+  readonly lastEffectiveAt: Timestamp | null;
+}
+
+/** An operation that has been checked, as it is to be stored. */
+export interface NewOperation {
+  readonly id: UUID;
+  readonly streamId: UUID;
+  readonly userId: UUID;
+  readonly deviceId: string;
+  readonly branchId: UUID | null;
+  readonly operationId: UUID;
+  readonly sequenceNumber: number;
+  readonly batchId: UUID | null;
+  readonly batchSize: number | null;
+  readonly sessionId: UUID | null;
+  readonly operation: SyncOperation;
+  readonly entityType: string;
+  readonly entityId: string;
+  readonly schemaVersion: number;
+  readonly payload: EntityRow;
+  /** Hexadecimal. */
+  readonly payloadHash: string;
+  readonly previousVersion: Partial<DataVersion> | null;
+  readonly baseTrusted: boolean;
+  readonly fields: readonly string[];
+  readonly dependsOn: readonly UUID[];
+  readonly previousOperationId: UUID | null;
+  readonly disjointProceeds: boolean;
+  readonly occurredAt: Timestamp;
+  readonly effectiveAt: Timestamp | null;
+  readonly clockSkewMs: number | null;
+  readonly clientStamp: ClientStamp | null;
+  readonly status: SyncQueueStatus;
+  readonly statusReason: string | null;
+  readonly priority: SyncPriority;
+  readonly lane: SyncLane;
+  readonly dueAt: Timestamp;
+  readonly expiresAt: Timestamp | null;
+  readonly maxRetries: number;
+  readonly requiresApproval: boolean;
+  readonly reviewRequired: boolean;
+  readonly actor: Json;
+  readonly metadata: { readonly [key: string]: Json };
+}
+
+/** The last operation on an entity that a stream holds. */
+interface LastOnEntity {
+  readonly streamId: UUID;
+  readonly entityType: string;
+  readonly entityId: string;
+  readonly operationId: UUID;
+  readonly sequenceNumber: number;
+}
+
+/** What is known of an operation id or a sequence number that was taken before. */
+export interface TakenId {
+  readonly operationId: UUID;
+  readonly queueId: UUID;
+  readonly streamId: UUID;
+  readonly sequenceNumber: number;
+  /** Hexadecimal. */
+  readonly payloadHash: string;
+  /** Whose it is. */
+  readonly userId: UUID;
+}
+
+const STREAM: RowMapping<Omit<LockedStream, 'sessionId'>> = {
+  id: uuid('id'),
+  numberedBy: nullable(text('numbered_by')),
+  lastSequence: integer('last_sequence'),
+  clock: json('clock'),
+  lastEffectiveAt: nullable(timestamp('last_effective_at')),
+};
+
+const LAST: RowMapping<LastOnEntity> = {
+  streamId: uuid('stream_id'),
+  entityType: text('entity_type'),
+  entityId: text('entity_id'),
+  operationId: uuid('operation_id'),
+  sequenceNumber: integer('sequence_number'),
+};
+
+const TAKEN: RowMapping<Omit<TakenId, 'userId'>> = {
+  operationId: uuid('operation_id'),
+  queueId: uuid('queue_id'),
+  streamId: uuid('stream_id'),
+  sequenceNumber: integer('sequence_number'),
+  payloadHash: { ...text('payload_hash'), select: (alias) => `encode(${alias}.payload_hash, 'hex')` },
+};
+
+/** A predecessor edge between operations, by their operation ids. */
+export interface OperationEdge {
+  readonly successor: UUID;
+  /** null: it waits for nothing, and stands here as a member of its batch. */
+  readonly predecessor: UUID | null;
+  /** Set where the successor belongs to an atomic batch. */
+  readonly batchId: UUID | null;
+}
+
+/** The most edges that are followed in search of a circle; a longer way is left to the sweeper. */
+const MOST_EDGES = 20_000;
+
+/** The columns of the queue that an admission writes, with the types that JSON is read as. */
+const INSERTED: readonly (readonly [column: string, field: keyof NewOperation, type: string])[] = [
+  ['id', 'id', 'uuid'],
+  ['branch_id', 'branchId', 'uuid'],
+  ['user_id', 'userId', 'uuid'],
+  ['device_id', 'deviceId', 'text'],
+  ['stream_id', 'streamId', 'uuid'],
+  ['operation_id', 'operationId', 'uuid'],
+  ['sequence_number', 'sequenceNumber', 'bigint'],
+  ['batch_id', 'batchId', 'uuid'],
+  ['batch_size', 'batchSize', 'integer'],
+  ['session_id', 'sessionId', 'uuid'],
+  ['operation', 'operation', 'text'],
+  ['entity_type', 'entityType', 'text'],
+  ['entity_id', 'entityId', 'text'],
+  ['schema_version', 'schemaVersion', 'integer'],
+  ['payload', 'payload', 'jsonb'],
+  ['previous_version', 'previousVersion', 'jsonb'],
+  ['base_trusted', 'baseTrusted', 'boolean'],
+  ['fields', 'fields', 'text[]'],
+  ['depends_on', 'dependsOn', 'uuid[]'],
+  ['previous_operation_id', 'previousOperationId', 'uuid'],
+  ['disjoint_proceeds', 'disjointProceeds', 'boolean'],
+  ['occurred_at', 'occurredAt', 'timestamptz'],
+  ['effective_at', 'effectiveAt', 'timestamptz'],
+  ['clock_skew_ms', 'clockSkewMs', 'bigint'],
+  ['client_stamp', 'clientStamp', 'jsonb'],
+  ['status', 'status', 'text'],
+  ['status_reason', 'statusReason', 'text'],
+  ['priority', 'priority', 'text'],
+  ['lane', 'lane', 'text'],
+  ['due_at', 'dueAt', 'timestamptz'],
+  ['expires_at', 'expiresAt', 'timestamptz'],
+  ['max_retries', 'maxRetries', 'integer'],
+  ['requires_approval', 'requiresApproval', 'boolean'],
+  ['review_required', 'reviewRequired', 'boolean'],
+  ['actor', 'actor', 'jsonb'],
+  ['metadata', 'metadata', 'jsonb'],
+];
+
+/** Takes operations into the queue. All of it belongs to one transaction, which holds the streams' locks. */
+export interface SyncAdmission {
+  /** Locks streams, in one order for all callers; makes those that are not there. In the order of the keys. */
+  lockStreams(keys: readonly StreamKey[]): Promise<readonly LockedStream[]>;
+  /**
+   * Lets nobody else admit what leads to or from these operations until the transaction ends: of two admissions that
+   * would close a circle together, one sees the other.
+   */
+  lockOperations(operationIds: readonly UUID[]): Promise<void>;
+  /** How many members of atomic batches have been taken, and how many each is to have. */
+  batches(asked: readonly { readonly streamId: UUID; readonly batchId: UUID }[]): Promise<
+    readonly {
+      readonly streamId: UUID;
+      readonly batchId: UUID;
+      readonly size: number;
+      readonly taken: number;
+    }[]
+  >;
+  /** The operation ids of the members of atomic batches that have been taken. */
+  batchMates(asked: readonly { readonly streamId: UUID; readonly batchId: UUID }[]): Promise<readonly UUID[]>;
+  /** The last operation of each entity in its stream, where there is one. */
+  lastOnEntities(
+    entities: readonly { readonly streamId: UUID; readonly entityType: string; readonly entityId: string }[],
+  ): Promise<readonly LastOnEntity[]>;
+  /** Of these operation ids, those that others wait for, with the lane that waits. */
+  waitedFor(operationIds: readonly UUID[]): Promise<ReadonlyMap<UUID, SyncLane>>;
+  /** What these operations wait for, and what that waits for, as far as it has not ended well. */
+  edgesFrom(operationIds: readonly UUID[]): Promise<readonly OperationEdge[]>;
+  /**
+   * Stores what is new: operation, id and edges. Gives the ids (`id`) that were stored; the others were taken before,
+   * by operation id or sequence number.
+   */
+  insert(
+    operations: readonly NewOperation[],
+    progress: readonly StreamProgress[],
+  ): Promise<ReadonlySet<UUID>>;
+  /** Which of these operation ids and sequence numbers were taken. */
+  taken(
+    asked: readonly {
+      readonly operationId: UUID;
+      readonly streamId: UUID;
+      readonly sequenceNumber: number;
+    }[],
+  ): Promise<readonly TakenId[]>;
+  /** Raises what these operations wait for into the CRITICAL lane. Gives the streams that have work there now. */
+  raiseAncestors(operationIds: readonly UUID[]): Promise<readonly UUID[]>;
+}
+
+export function syncAdmission(scope: BoundScope & { readonly db: Transaction }): SyncAdmission {
+  const { db, organizationId } = scope;
+  const streams = db.table('sync_streams');
+  const queue = db.table('offline_sync_queue');
+  const ids = db.table('sync_operation_ids');
+  const predecessors = db.table('sync_predecessors');
+  const now = (): Timestamp => db.clock.now().toISOString();
+
+  const find = (keys: string) =>
+    db.query(
+      `SELECT s.user_id::text AS user_id, s.installation_id, s.epoch::text AS epoch, ${selectColumns(STREAM, 's')},
+              (SELECT o.id FROM ${db.table('offline_sessions')} o
+                WHERE o.organization_id = s.organization_id AND o.user_id = s.user_id AND o.device_id = s.device_id
+                  AND o.ended_at IS NULL)::text AS session_id
+         FROM json_to_recordset($2::json) AS k(user_id uuid, installation_id text, epoch bigint)
+         JOIN ${streams} s ON s.organization_id = $1::uuid AND s.user_id = k.user_id
+          AND s.installation_id = k.installation_id AND s.epoch = k.epoch
+        ORDER BY s.user_id, s.installation_id COLLATE "C", s.epoch FOR UPDATE OF s`,
+      [organizationId, keys],
+      'sync-lock-streams',
+    );
+
+  return {
+    async lockStreams(keys) {
+      const wanted = keys.map((key) => ({
+        user_id: key.userId,
+        device_id: key.deviceId,
+        installation_id: key.installationId,
+        epoch: key.epoch,
+      }));
+      const asked = JSON.stringify(wanted);
+      let rows = await find(asked);
+      if (rows.length < keys.length) {
+        await db.query(
+          `INSERT INTO ${streams} (id, organization_id, user_id, device_id, installation_id, epoch, last_seen_at, created_at)
+           SELECT gen_random_uuid(), $1::uuid, k.user_id, k.device_id, k.installation_id, k.epoch, $3::timestamptz, $3::timestamptz
+             FROM json_to_recordset($2::json) AS k(user_id uuid, device_id text, installation_id text, epoch bigint)
+            ORDER BY k.user_id, k.installation_id COLLATE "C", k.epoch
+           ON CONFLICT (organization_id, user_id, installation_id, epoch) DO NOTHING`,
+          [organizationId, asked, now()],
+        );
+        rows = await find(asked);
+      }
+      const found = new Map(
+        rows.map((row) => [`${row.user_id} ${row.epoch} ${row.installation_id}`, row] as const),
+      );
+      return keys.map((key) => {
+        const row = found.get(`${key.userId} ${key.epoch} ${key.installationId}`);
+        return { ...decodeColumns(STREAM, row ?? {}), sessionId: row?.session_id ?? null };
+      });
+    },
+
+    async lockOperations(operationIds) {
+      await db.query(
+        `SELECT pg_catalog.pg_advisory_xact_lock(l.key)::text AS locked FROM (
+           SELECT DISTINCT pg_catalog.hashtextextended('care-sync ' || $1 || ' ' || o.id, 0) AS key
+             FROM unnest($2::text[]) AS o(id) ORDER BY 1) l`,
+        [organizationId, operationIds],
+      );
+    },
+
+    async batches(asked) {
+      const rows = await db.query(
+        `SELECT q.stream_id::text AS stream_id, q.batch_id::text AS batch_id, max(q.batch_size)::text AS size, count(*)::text AS taken
+           FROM json_to_recordset($1::json) AS a("streamId" uuid, "batchId" uuid)
+           JOIN ${queue} q ON q.stream_id = a."streamId" AND q.batch_id = a."batchId" AND q.batch_size IS NOT NULL
+          GROUP BY q.stream_id, q.batch_id`,
+        [JSON.stringify(asked)],
+      );
+      return rows.map((row) => ({
+        streamId: row.stream_id ?? '',
+        batchId: row.batch_id ?? '',
+        size: Number(row.size),
+        taken: Number(row.taken),
+      }));
+    },
+
+    async batchMates(asked) {
+      if (asked.length === 0) return [];
+      const rows = await db.query(
+        `SELECT DISTINCT q.operation_id::text AS id
+           FROM json_to_recordset($1::json) AS a("streamId" uuid, "batchId" uuid)
+           JOIN ${queue} q ON q.stream_id = a."streamId" AND q.batch_id = a."batchId" AND q.batch_size IS NOT NULL`,
+        [JSON.stringify(asked)],
+      );
+      return rows.map((row) => row.id ?? '');
+    },
+
+    async lastOnEntities(entities) {
+      const rows = await db.query(
+        `SELECT ${selectColumns(LAST, 'q')}
+           FROM json_to_recordset($1::json) AS e("streamId" uuid, "entityType" text, "entityId" text)
+          CROSS JOIN LATERAL (
+            SELECT * FROM ${queue} l WHERE l.stream_id = e."streamId" AND l.entity_type = e."entityType"
+               AND l.entity_id = e."entityId" ORDER BY l.sequence_number DESC LIMIT 1) q`,
+        [JSON.stringify(entities)],
+        'sync-last-on-entities',
+      );
+      return rows.map((row) => decodeColumns(LAST, row));
+    },
+
+    async waitedFor(operationIds) {
+      const rows = await db.query(
+        `SELECT p.predecessor::text AS id, bool_or(q.lane = 'CRITICAL')::text AS critical
+           FROM ${predecessors} p JOIN ${queue} q ON q.id = p.successor_id
+          WHERE p.organization_id = $1::uuid AND p.predecessor = ANY ($2::uuid[]) GROUP BY p.predecessor`,
+        [organizationId, operationIds],
+        'sync-waited-for',
+      );
+      return new Map(rows.map((row) => [row.id ?? '', row.critical === 'true' ? 'CRITICAL' : 'NORMAL']));
+    },
+
+    async edgesFrom(operationIds) {
+      const rows = await db.query(
+        `WITH RECURSIVE way AS (
+           SELECT o.id AS operation_id FROM unnest($2::uuid[]) AS o(id)
+           UNION
+           SELECT step.id FROM way w
+             JOIN ${ids} d ON d.organization_id = $1::uuid AND d.operation_id = w.operation_id
+             JOIN ${queue} q ON q.id = d.queue_id AND q.status <> 'COMPLETED'
+            CROSS JOIN LATERAL (
+              SELECT p.predecessor AS id FROM ${predecessors} p WHERE p.successor_id = q.id
+              UNION ALL
+              SELECT m.operation_id FROM ${queue} m
+               WHERE q.batch_size IS NOT NULL AND m.stream_id = q.stream_id AND m.batch_id = q.batch_id
+                 AND m.batch_size IS NOT NULL) step
+         )
+         SELECT q.operation_id::text AS successor, p.predecessor::text AS predecessor,
+                CASE WHEN q.batch_size IS NOT NULL THEN q.batch_id END::text AS batch_id
+           FROM (SELECT * FROM way LIMIT ${MOST_EDGES}) w
+           JOIN ${ids} d ON d.organization_id = $1::uuid AND d.operation_id = w.operation_id
+           JOIN ${queue} q ON q.id = d.queue_id AND q.status <> 'COMPLETED'
+           LEFT JOIN ${predecessors} p ON p.successor_id = q.id`,
+        [organizationId, operationIds],
+      );
+      return rows.map((row) => ({
+        successor: row.successor ?? '',
+        predecessor: row.predecessor ?? null,
+        batchId: row.batch_id ?? null,
+      }));
+    },
+
+    async insert(operations, progress) {
+      const at = now();
+      const rows = await db.query(
+        insertStatement({ streams, queue, ids, predecessors }),
+        [organizationId, at, jsonText(operations), JSON.stringify(progress)],
+        'sync-admit',
+      );
+      return new Set(rows.map((row) => row.id ?? ''));
+    },
+
+    async taken(asked) {
+      const rows = await db.query(
+        `SELECT ${selectColumns(TAKEN, 'd')}, s.user_id::text AS user_id
+           FROM json_to_recordset($2::json) AS a("operationId" uuid, "streamId" uuid, "sequenceNumber" bigint)
+           JOIN ${ids} d ON (d.organization_id = $1::uuid AND d.operation_id = a."operationId")
+             OR (d.stream_id = a."streamId" AND d.sequence_number = a."sequenceNumber")
+           JOIN ${streams} s ON s.id = d.stream_id`,
+        [organizationId, JSON.stringify(asked)],
+      );
+      return rows.map((row) => ({ ...decodeColumns(TAKEN, row), userId: row.user_id ?? '' }));
+    },
+
+    async raiseAncestors(operationIds) {
+      const rows = await db.query(
+        `WITH RECURSIVE above AS (
+           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
+            WHERE d.organization_id = $1::uuid AND d.operation_id = ANY ($2::uuid[])
+           UNION
+           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM above a
+            CROSS JOIN LATERAL (
+              SELECT d.queue_id AS id FROM ${predecessors} p
+                JOIN ${ids} d ON d.organization_id = p.organization_id AND d.operation_id = p.predecessor
+               WHERE p.successor_id = a.id
+              UNION ALL
+              SELECT m.id FROM ${queue} m
+               WHERE a.batch_size IS NOT NULL AND m.stream_id = a.stream_id AND m.batch_id = a.batch_id
+                 AND m.batch_size IS NOT NULL) step
+             JOIN ${queue} q ON q.id = step.id AND q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
+         ), raised AS (
+           UPDATE ${queue} q SET lane = 'CRITICAL', updated_at = $3::timestamptz
+             FROM (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE l.lane <> 'CRITICAL'
+                    ORDER BY l.id FOR UPDATE OF l) a
+            WHERE q.id = a.id RETURNING q.stream_id
+         )
+         SELECT DISTINCT stream_id::text AS stream_id FROM raised`,
+        [organizationId, operationIds, now()],
+      );
+      return rows.map((row) => row.stream_id ?? '');
+    },
+  };
+}
+
+interface Tables {
+  readonly streams: string;
+  readonly queue: string;
+  readonly ids: string;
+  readonly predecessors: string;
+}
+
+/** One statement, so that the number of operations does not decide the number of round trips. */
+function insertStatement({ streams, queue, ids, predecessors }: Tables): string {
+  const record = INSERTED.map(([, field, type]) => `"${field}" ${type}`).join(', ');
+  const columns = INSERTED.map(([column]) => column).join(', ');
+  const fields = INSERTED.map(([, field]) => `i."${field}"`).join(', ');
+  return `
+    WITH input AS MATERIALIZED (
+      SELECT * FROM json_to_recordset($3::json) AS i(${record}, "payloadHash" text)
+    ), fresh AS (
+      INSERT INTO ${ids} (organization_id, operation_id, stream_id, sequence_number, queue_id, payload_hash)
+      SELECT $1::uuid, i."operationId", i."streamId", i."sequenceNumber", i."id", decode(i."payloadHash", 'hex')
+        FROM input i ORDER BY i."operationId"
+      ON CONFLICT DO NOTHING RETURNING queue_id
+    ), queued AS (
+      INSERT INTO ${queue} (organization_id, queued_at, created_at, updated_at, ${columns})
+      SELECT $1::uuid, $2::timestamptz, $2::timestamptz, $2::timestamptz, ${fields}
+        FROM input i JOIN fresh f ON f.queue_id = i."id"
+    ), edges AS (
+      INSERT INTO ${predecessors} (successor_id, organization_id, predecessor, kind)
+      SELECT i."id", $1::uuid, e.predecessor, min(e.kind)
+        FROM input i JOIN fresh f ON f.queue_id = i."id"
+       CROSS JOIN LATERAL (
+         SELECT unnest(i."dependsOn") AS predecessor, 'DEPENDS_ON' AS kind
+         UNION ALL
+         SELECT i."previousOperationId", 'PREVIOUS') e
+       WHERE e.predecessor IS NOT NULL GROUP BY i."id", e.predecessor
+    ), progress AS (
+      UPDATE ${streams} s
+         SET numbered_by = coalesce(s.numbered_by, p."numberedBy"), last_sequence = p."lastSequence", clock = p."clock",
+             clock_skew_ms = coalesce(p."clockSkewMs", s.clock_skew_ms), last_effective_at = p."lastEffectiveAt",
+             last_seen_at = greatest(s.last_seen_at, $2::timestamptz)
+        FROM json_to_recordset($4::json)
+          AS p("id" uuid, "numberedBy" text, "lastSequence" bigint, "clock" jsonb, "clockSkewMs" bigint, "lastEffectiveAt" timestamptz)
+       WHERE s.id = p."id"
+    )
+    SELECT queue_id::text AS id FROM fresh`;
+}

@@ -1,0 +1,201 @@
+import { uuidv7 } from 'uuidv7';
+import type { Json, Timestamp, UUID } from '../types/ids.ts';
+import type { EntityRow, SyncEventType, SyncOutcome, SyncQueueStatus } from '../types/offline-sync.ts';
+import { boolean, integer, jsonText, nullable, text, timestamp } from './column.ts';
+import type { Database } from './database.ts';
+import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+
+export interface EntityKey {
+  readonly entityType: string;
+  readonly entityId: string;
+}
+
+/** The version of an entity, locked until the end of the transaction. */
+export interface EntityState extends EntityKey {
+  /** 0: never synchronized. */
+  readonly version: number;
+  /** Hexadecimal; null: deleted or never seen. */
+  readonly rowHash: string | null;
+  readonly deleted: boolean;
+  readonly effectiveAt: Timestamp | null;
+}
+
+/** What became of a claimed operation. */
+export interface OperationEnd {
+  readonly id: UUID;
+  readonly status: Exclude<SyncQueueStatus, 'IN_PROGRESS'>;
+  readonly reason: string | null;
+  readonly outcome: SyncOutcome | null;
+  readonly appliedVersion: number | null;
+  readonly superseded: readonly string[];
+  /** undefined: leave it as it is; null: deleted. */
+  readonly clientImage?: EntityRow | null;
+  readonly conflictId: UUID | null;
+  /** Of a try that failed. */
+  readonly retryCount: number;
+  readonly nextRetryAt: Timestamp | null;
+  /** A code and what is safe to log. */
+  readonly error: string | null;
+  readonly statusCode: number | null;
+  readonly validationErrors: readonly { readonly path: string; readonly message: string }[];
+  /** The approval or decision that led here counts no more. */
+  readonly voided: boolean;
+  readonly reviewRequired: boolean;
+  /** What is known of where it belongs; null: nothing. */
+  readonly branchId: UUID | null;
+}
+
+/** An event of an operation; the rest of it stands with the operation. */
+export interface NewSyncEvent {
+  readonly queueId: UUID;
+  readonly type: SyncEventType;
+  readonly version: number | null;
+  readonly details: { readonly [key: string]: Json };
+}
+
+export interface SyncOutcomes {
+  /**
+   * Locks the states of entities, in one order for all callers; makes those that are not there (version 0). In no
+   * order.
+   */
+  lockStates(organizationId: UUID, keys: readonly EntityKey[]): Promise<readonly EntityState[]>;
+  /** The states as they are, without locks; those that are not there are left out. */
+  readStates(organizationId: UUID, keys: readonly EntityKey[]): Promise<readonly EntityState[]>;
+  /**
+   * Ends a try of operations that the token holds: their state, the entities' versions and the events, in one statement.
+   * Gives the ids that it ended: where one is missing, somebody else has taken it over and the caller must roll back.
+   */
+  finish(
+    organizationId: UUID,
+    token: UUID,
+    ends: readonly OperationEnd[],
+    states?: readonly EntityState[],
+    events?: readonly NewSyncEvent[],
+  ): Promise<ReadonlySet<UUID>>;
+  /** Writes states that were locked before. */
+  writeStates(organizationId: UUID, states: readonly EntityState[]): Promise<void>;
+}
+
+const STATE: RowMapping<EntityState> = {
+  entityType: text('entity_type'),
+  entityId: text('entity_id'),
+  version: integer('version'),
+  rowHash: {
+    ...nullable(text('row_hash')),
+    select: (alias) => `encode(${alias}.row_hash, 'hex')`,
+  },
+  deleted: boolean('deleted'),
+  effectiveAt: nullable(timestamp('effective_at')),
+};
+
+export function syncOutcomes(db: Database): SyncOutcomes {
+  const queue = db.table('offline_sync_queue');
+  const state = db.table('sync_entity_state');
+  const events = db.table('sync_events');
+  const now = (): Timestamp => db.clock.now().toISOString();
+
+  const wanted = `json_to_recordset($2::json) AS k("entityType" text, "entityId" text)`;
+  const upsertStates = (from: string): string => `
+      INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, effective_at, updated_at)
+      SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."effectiveAt", $2::timestamptz
+        FROM json_to_recordset(${from}::json) AS i("entityType" text, "entityId" text, "version" bigint, "rowHash" text,
+             "deleted" boolean, "effectiveAt" timestamptz)
+       ORDER BY i."entityType" COLLATE "C", i."entityId" COLLATE "C"
+      ON CONFLICT (organization_id, entity_type, entity_id) DO UPDATE
+        SET version = excluded.version, row_hash = excluded.row_hash, deleted = excluded.deleted,
+            effective_at = excluded.effective_at, updated_at = excluded.updated_at`;
+
+  const finishText = `
+    WITH ended AS (
+      UPDATE ${queue} q
+         SET status = e."status", status_reason = e."reason", outcome = e."outcome", applied_version = e."appliedVersion",
+             superseded = e."superseded", client_image = CASE WHEN e."imageKnown" THEN coalesce(e."clientImage", 'null'::jsonb) ELSE q.client_image END,
+             conflict_id = coalesce(e."conflictId", q.conflict_id), has_conflict = q.has_conflict OR e."conflictId" IS NOT NULL,
+             retry_count = e."retryCount", next_retry_at = e."nextRetryAt", last_attempt_error = e."error",
+             last_attempt_status_code = e."statusCode", validation_errors = e."validationErrors",
+             conflict_resolution = CASE WHEN e."voided" THEN NULL ELSE q.conflict_resolution END,
+             approved_by = CASE WHEN e."voided" THEN NULL ELSE q.approved_by END,
+             approved_at = CASE WHEN e."voided" THEN NULL ELSE q.approved_at END,
+             approval_version = CASE WHEN e."voided" THEN NULL ELSE q.approval_version END,
+             review_required = e."reviewRequired", branch_id = coalesce(q.branch_id, e."branchId"),
+             synced_at = CASE WHEN e."status" IN ('COMPLETED', 'FAILED') THEN $2::timestamptz END,
+             claim_token = NULL, lease_expires_at = NULL, claims = 0, updated_at = $2::timestamptz
+        FROM json_to_recordset($4::json) AS e("id" uuid, "status" text, "reason" text, "outcome" text, "appliedVersion" bigint,
+             "superseded" jsonb, "clientImage" jsonb, "imageKnown" boolean, "conflictId" uuid, "retryCount" integer,
+             "nextRetryAt" timestamptz, "error" text, "statusCode" integer, "validationErrors" jsonb, "voided" boolean,
+             "reviewRequired" boolean, "branchId" uuid)
+       WHERE q.id = e."id" AND q.claim_token = $3::uuid AND q.status = 'IN_PROGRESS' AND q.organization_id = $1::uuid
+      RETURNING q.id, q.operation_id, q.user_id, q.device_id, q.branch_id, q.entity_type, q.entity_id
+    ), versions AS (${upsertStates('$5')}
+    ), told AS (
+      INSERT INTO ${events} (id, organization_id, type, queue_id, operation_id, user_id, device_id, branch_id, entity_type,
+             entity_id, version, details, occurred_at)
+      SELECT v."id", $1::uuid, v."type", e.id, e.operation_id, e.user_id, e.device_id, e.branch_id, e.entity_type, e.entity_id,
+             v."version", v."details", $2::timestamptz
+        FROM json_to_recordset($6::json) AS v("id" uuid, "queueId" uuid, "type" text, "version" bigint, "details" jsonb)
+        JOIN ended e ON e.id = v."queueId"
+    )
+    SELECT id::text AS id FROM ended`;
+
+  return {
+    async lockStates(organizationId, keys) {
+      const rows = await db.query(
+        `WITH made AS (
+           INSERT INTO ${state} (organization_id, entity_type, entity_id, version, updated_at)
+           SELECT $1::uuid, k."entityType", k."entityId", 0, $3::timestamptz FROM ${wanted}
+            WHERE NOT EXISTS (SELECT FROM ${state} t WHERE t.organization_id = $1::uuid
+              AND t.entity_type = k."entityType" AND t.entity_id = k."entityId")
+            ORDER BY k."entityType" COLLATE "C", k."entityId" COLLATE "C"
+           ON CONFLICT DO NOTHING RETURNING *
+         ), locked AS (
+           SELECT s.* FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
+              AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"
+            WHERE (SELECT count(*) FROM made) >= 0
+            ORDER BY s.entity_type COLLATE "C", s.entity_id COLLATE "C" FOR UPDATE OF s
+         )
+         SELECT ${selectColumns(STATE, 'l')} FROM locked l
+         UNION ALL SELECT ${selectColumns(STATE, 'm')} FROM made m`,
+        [organizationId, JSON.stringify(keys), now()],
+        'sync-lock-states',
+      );
+      if (rows.length === keys.length) return rows.map((row) => decodeColumns(STATE, row));
+      // Somebody made one in the same moment: it is not in this statement's snapshot.
+      const again = await db.query(
+        `SELECT ${selectColumns(STATE, 's')} FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
+            AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"
+          ORDER BY s.entity_type COLLATE "C", s.entity_id COLLATE "C" FOR UPDATE OF s`,
+        [organizationId, JSON.stringify(keys)],
+      );
+      return again.map((row) => decodeColumns(STATE, row));
+    },
+
+    async readStates(organizationId, keys) {
+      const rows = await db.query(
+        `SELECT ${selectColumns(STATE, 's')} FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
+            AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"`,
+        [organizationId, JSON.stringify(keys)],
+      );
+      return rows.map((row) => decodeColumns(STATE, row));
+    },
+
+    async finish(organizationId, token, ends, states = [], told = []) {
+      const rows = await db.query(
+        finishText,
+        [
+          organizationId,
+          now(),
+          token,
+          jsonText(ends.map((end) => ({ ...end, imageKnown: end.clientImage !== undefined }))),
+          JSON.stringify(states),
+          jsonText(told.map((event) => ({ ...event, id: uuidv7() }))),
+        ],
+        'sync-finish',
+      );
+      return new Set(rows.map((row) => row.id ?? ''));
+    },
+
+    async writeStates(organizationId, states) {
+      await db.query(upsertStates('$3'), [organizationId, now(), JSON.stringify(states)]);
+    },
+  };
+}

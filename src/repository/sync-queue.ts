@@ -1,0 +1,349 @@
+import { uuidv7 } from 'uuidv7';
+import type { Page } from '../types/backup.ts';
+import type { Timestamp, UUID } from '../types/ids.ts';
+import {
+  type EntityRow,
+  type ListOperationsInput,
+  type OfflineSyncQueue,
+  type OperationState,
+  SYNC_LANES,
+  SYNC_OPERATIONS,
+  SYNC_OUTCOMES,
+  SYNC_PRIORITIES,
+  SYNC_QUEUE_STATUSES,
+  type SyncEventType,
+} from '../types/offline-sync.ts';
+import type { SyncReason } from '../types/sync-reasons.ts';
+import {
+  boolean,
+  type Column,
+  float,
+  integer,
+  json,
+  jsonText,
+  nullable,
+  text,
+  timestamp,
+  uuid,
+  word,
+} from './column.ts';
+import type { RawRow } from './database.ts';
+import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+import { idParameter } from './scope.ts';
+import { type AuthorScope, authored, filters, pageById, visibleTo } from './sync-page.ts';
+
+const uuidArray = (name: string): Column<readonly UUID[]> => ({
+  ...json<readonly UUID[]>(name),
+  select: (alias) => `to_json(${alias}.${name})::text`,
+});
+
+const OPERATION: RowMapping<OfflineSyncQueue> = {
+  id: uuid('id'),
+  organizationId: uuid('organization_id'),
+  branchId: nullable(uuid('branch_id')),
+  userId: uuid('user_id'),
+  deviceId: text('device_id'),
+  streamId: uuid('stream_id'),
+  operationId: uuid('operation_id'),
+  sequenceNumber: integer('sequence_number'),
+  batchId: nullable(uuid('batch_id')),
+  batchSize: nullable(integer('batch_size')),
+  sessionId: nullable(uuid('session_id')),
+  operation: word('operation', SYNC_OPERATIONS),
+  entityType: text('entity_type'),
+  entityId: text('entity_id'),
+  schemaVersion: integer('schema_version'),
+  payload: json('payload'),
+  originalPayload: nullable(json('original_payload')),
+  previousVersion: nullable(json('previous_version')),
+  occurredAt: timestamp('occurred_at'),
+  effectiveAt: nullable(timestamp('effective_at')),
+  clockSkewMs: nullable(integer('clock_skew_ms')),
+  clientStamp: nullable(json('client_stamp')),
+  queuedAt: timestamp('queued_at'),
+  attemptedAt: nullable(timestamp('attempted_at')),
+  syncedAt: nullable(timestamp('synced_at')),
+  status: word('status', SYNC_QUEUE_STATUSES),
+  statusReason: nullable(text('status_reason')),
+  outcome: nullable(word('outcome', SYNC_OUTCOMES)),
+  appliedVersion: nullable(integer('applied_version')),
+  superseded: json('superseded'),
+  priority: word('priority', SYNC_PRIORITIES),
+  lane: word('lane', SYNC_LANES),
+  expiresAt: nullable(timestamp('expires_at')),
+  retryCount: integer('retry_count'),
+  maxRetries: integer('max_retries'),
+  nextRetryAt: nullable(timestamp('next_retry_at')),
+  backoffMultiplier: float('backoff_multiplier'),
+  hasConflict: boolean('has_conflict'),
+  conflictId: nullable(uuid('conflict_id')),
+  dependsOn: uuidArray('depends_on'),
+  previousOperationId: nullable(uuid('previous_operation_id')),
+  validationErrors: json('validation_errors'),
+  requiresApproval: boolean('requires_approval'),
+  approvedBy: nullable(uuid('approved_by')),
+  approvedAt: nullable(timestamp('approved_at')),
+  reviewRequired: boolean('review_required'),
+  lastAttemptError: nullable(text('last_attempt_error')),
+  lastAttemptStatusCode: nullable(integer('last_attempt_status_code')),
+  metadata: json('metadata'),
+  createdAt: timestamp('created_at'),
+  updatedAt: timestamp('updated_at'),
+};
+
+const STATE: RowMapping<OperationState> = {
+  operationId: uuid('operation_id'),
+  status: word('status', SYNC_QUEUE_STATUSES),
+  outcome: nullable(word('outcome', SYNC_OUTCOMES)),
+  reason: nullable(text('status_reason')),
+  appliedVersion: nullable(integer('applied_version')),
+  conflictId: nullable(uuid('conflict_id')),
+  superseded: json('superseded'),
+};
+
+/** An `OperationState` as JSON, of the row under `alias`. */
+export const stateJson = (alias: string): string => `jsonb_build_object('operationId', ${alias}.operation_id,
+  'status', ${alias}.status, 'outcome', ${alias}.outcome, 'reason', ${alias}.status_reason,
+  'appliedVersion', ${alias}.applied_version, 'conflictId', ${alias}.conflict_id, 'superseded', ${alias}.superseded)`;
+
+/** What somebody does to an operation that has not been applied. */
+export type Intervention =
+  | { readonly kind: 'PAUSE' | 'RESUME' | 'CANCEL' | 'REDRIVE' | 'REFUSE' }
+  | { readonly kind: 'APPROVE'; readonly approvedBy: UUID; readonly seenVersion: number }
+  | {
+      readonly kind: 'EDIT';
+      readonly payload: EntityRow;
+      readonly schemaVersion: number;
+      readonly fields: readonly string[];
+    }
+  /** Carries out a person's decision on its conflict. */
+  | { readonly kind: 'DECIDE'; readonly decision: object };
+
+export interface SyncQueueQueries {
+  /** undefined: there is none that may be seen. */
+  findOperation(operationId: UUID): Promise<OfflineSyncQueue | undefined>;
+  /** What of a device has not ended, in the order of its streams. */
+  findPendingOperations(deviceId: string): Promise<readonly OfflineSyncQueue[]>;
+  /** Newest first. */
+  listOperations(input: ListOperationsInput): Promise<Page<OfflineSyncQueue>>;
+  /** Also of operations that were removed since. Of one author's only, where he is given. */
+  operationStates(operationIds: readonly UUID[], authorId?: UUID): Promise<readonly OperationState[]>;
+  /** The seed's name. Never touches what a worker has. False: there is none, or a worker has it. */
+  updateQueueItem(
+    id: UUID,
+    fields: Partial<Pick<OfflineSyncQueue, 'status' | 'retryCount' | 'nextRetryAt'>>,
+  ): Promise<boolean>;
+  /**
+   * Changes an operation that no worker has and whose status allows it; what shares its atomic batch goes on with it.
+   * Gives the operation; undefined: it does not allow it now. The event is entered with it.
+   */
+  intervene(id: UUID, intervention: Intervention): Promise<OfflineSyncQueue | undefined>;
+  /** The streams of a device; of one user's only, where he is given. */
+  streamsOfDevice(deviceId: string, userId?: UUID): Promise<readonly UUID[]>;
+}
+
+const ENDED = `('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED')`;
+
+interface InterventionRule {
+  readonly from: readonly string[];
+  readonly to: string;
+  readonly reason: SyncReason | null;
+  readonly event: SyncEventType;
+}
+
+/** Where an approval is needed and not there. */
+const WAITS = `q.requires_approval AND q.approved_by IS NULL AND q.priority <> 'CRITICAL'`;
+const PENDING_OR_WAITING = `CASE WHEN ${WAITS} THEN 'WAITING_APPROVAL' ELSE 'PENDING' END`;
+
+const RULES: Readonly<Record<Intervention['kind'], InterventionRule>> = {
+  PAUSE: { from: ['PENDING', 'WAITING_APPROVAL'], to: `'PAUSED'`, reason: 'PAUSED', event: 'PAUSED' },
+  RESUME: { from: ['PAUSED'], to: PENDING_OR_WAITING, reason: null, event: 'RESUMED' },
+  CANCEL: {
+    from: ['PENDING', 'CONFLICT', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED', 'PARKED', 'FAILED', 'EXPIRED'],
+    to: `'CANCELLED'`,
+    reason: 'CANCELLED',
+    event: 'CANCELLED',
+  },
+  REDRIVE: { from: ['PARKED', 'FAILED', 'EXPIRED'], to: `'PENDING'`, reason: null, event: 'REDRIVEN' },
+  REFUSE: { from: ['WAITING_APPROVAL'], to: `'FAILED'`, reason: 'APPROVAL_REFUSED', event: 'REJECTED' },
+  APPROVE: { from: ['WAITING_APPROVAL'], to: `'PENDING'`, reason: null, event: 'APPROVED' },
+  EDIT: {
+    from: ['PENDING', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED', 'PARKED', 'FAILED'],
+    to: 'q.status',
+    reason: null,
+    event: 'EDITED',
+  },
+  DECIDE: { from: ['CONFLICT'], to: `'PENDING'`, reason: null, event: 'CONFLICT_RESOLVED' },
+};
+
+export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
+  const { db } = scope;
+  const queue = db.table('offline_sync_queue');
+  const ids = db.table('sync_operation_ids');
+  const now = (): Timestamp => db.clock.now().toISOString();
+  const select = selectColumns(OPERATION, 't');
+
+  return {
+    async findOperation(operationId) {
+      const into = authored(scope);
+      const [row] = await db.query(
+        `SELECT ${select} FROM ${ids} d JOIN ${queue} t ON t.id = d.queue_id
+          WHERE d.organization_id = $1::uuid AND d.operation_id = ${into.add(idParameter(operationId), 'uuid')} AND ${visibleTo('t')}`,
+        into.values,
+      );
+      return row && decodeColumns(OPERATION, row);
+    },
+
+    async findPendingOperations(deviceId) {
+      const into = authored(scope);
+      const device = into.add(deviceId, 'text');
+      const rows = await db.query(
+        `SELECT ${select} FROM ${db.table('sync_streams')} s
+           JOIN ${queue} t ON t.stream_id = s.id AND (t.runnable OR t.waiting) AND t.status NOT IN ${ENDED}
+          WHERE s.organization_id = $1::uuid AND s.device_id = ${device} AND ${visibleTo('t')}
+          ORDER BY t.stream_id, t.sequence_number`,
+        into.values,
+      );
+      return rows.map((row) => decodeColumns(OPERATION, row));
+    },
+
+    listOperations: (input) =>
+      pageById(scope, input, {
+        table: 'offline_sync_queue',
+        select,
+        where: (into) =>
+          filters(into, {
+            status: input.status,
+            device_id: input.deviceId,
+            user_id: input.userId,
+            entity_type: input.entityType,
+            entity_id: input.entityId,
+          }),
+        decode: (row) => decodeColumns(OPERATION, row),
+      }),
+
+    async operationStates(operationIds, authorId) {
+      const known = operationIds.filter((id) => idParameter(id) !== null);
+      const rows = await db.query(
+        `SELECT d.operation_id::text AS asked, d.final_state::text AS final, ${selectColumns(STATE, 't')}
+           FROM ${ids} d LEFT JOIN ${queue} t ON t.id = d.queue_id
+          WHERE d.organization_id = $1::uuid AND d.operation_id = ANY ($2::uuid[])
+            AND ($3::uuid IS NULL OR EXISTS (SELECT FROM ${db.table('sync_streams')} s
+              WHERE s.id = d.stream_id AND s.user_id = $3::uuid))`,
+        [scope.organizationId, known, authorId ?? null],
+        'sync-states',
+      );
+      return rows.flatMap((row: RawRow): OperationState[] => {
+        if (row.operationId !== null) return [decodeColumns(STATE, row)];
+        return row.final == null ? [] : [JSON.parse(row.final) as OperationState];
+      });
+    },
+
+    async updateQueueItem(id, fields) {
+      const into = authored(scope);
+      const sets = [
+        ...(fields.status === undefined ? [] : [`status = ${into.add(fields.status, 'text')}`]),
+        ...(fields.retryCount === undefined
+          ? []
+          : [`retry_count = ${into.add(fields.retryCount, 'integer')}`]),
+        ...(fields.nextRetryAt === undefined
+          ? []
+          : [`next_retry_at = ${into.add(fields.nextRetryAt, 'timestamptz')}`]),
+        `updated_at = ${into.add(now(), 'timestamptz')}`,
+      ];
+      const rows = await db.query(
+        `UPDATE ${queue} t SET ${sets.join(', ')}
+          WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND t.status <> 'IN_PROGRESS' AND ${visibleTo('t')}
+         RETURNING t.id::text AS id`,
+        into.values,
+      );
+      return rows.length === 1;
+    },
+
+    async intervene(id, intervention) {
+      const into = authored(scope);
+      const rule = RULES[intervention.kind];
+      const at = into.add(now(), 'timestamptz');
+      const from = into.add(rule.from, 'text[]');
+      const ended = rule.to === `'FAILED'`;
+      const sets = [
+        `status = ${rule.to}`,
+        `status_reason = ${into.add(rule.reason, 'text')}`,
+        `updated_at = ${at}`,
+        ...(intervention.kind === 'EDIT' ? [] : [`outcome = ${ended ? `'REJECTED'` : 'NULL'}`]),
+        `synced_at = ${ended ? at : intervention.kind === 'EDIT' ? 'q.synced_at' : 'NULL'}`,
+        ...(intervention.kind === 'REDRIVE' || intervention.kind === 'DECIDE'
+          ? [
+              `claims = 0, retry_count = 0, next_retry_at = NULL, last_attempt_error = NULL, validation_errors = '[]'`,
+            ]
+          : []),
+        ...(intervention.kind === 'APPROVE'
+          ? [
+              `approved_by = ${into.add(intervention.approvedBy, 'uuid')}`,
+              `approved_at = ${at}`,
+              `approval_version = ${into.add(intervention.seenVersion, 'bigint')}`,
+            ]
+          : []),
+        ...(intervention.kind === 'DECIDE'
+          ? [`conflict_resolution = ${into.add(jsonText(intervention.decision), 'jsonb')}`]
+          : []),
+        ...(intervention.kind === 'EDIT'
+          ? [
+              `original_payload = coalesce(q.original_payload, q.payload)`,
+              `payload = ${into.add(jsonText(intervention.payload), 'jsonb')}`,
+              `schema_version = ${into.add(intervention.schemaVersion, 'integer')}`,
+              `fields = ${into.add(intervention.fields, 'text[]')}`,
+              'client_image = NULL, approved_by = NULL, approved_at = NULL, approval_version = NULL',
+            ]
+          : []),
+      ];
+      // Of an edited operation that was approved, the approval is gone: it waits again.
+      const edited =
+        intervention.kind === 'EDIT'
+          ? [
+              `UPDATE ${queue} q SET status = 'WAITING_APPROVAL', status_reason = 'APPROVAL'
+                WHERE q.id = $1::uuid AND q.status = 'PENDING' AND ${WAITS}`,
+            ]
+          : [];
+      const target = into.add(idParameter(id), 'uuid');
+      const [row] = await db.query(
+        `WITH changed AS (
+           UPDATE ${queue} q SET ${sets.join(', ')}
+            WHERE q.id = ${target} AND q.status = ANY (${from}) AND ${visibleTo('q')} RETURNING q.*
+         ), told AS (
+           INSERT INTO ${db.table('sync_events')} (id, organization_id, type, queue_id, operation_id, user_id, device_id,
+                  branch_id, entity_type, entity_id, details, occurred_at)
+           SELECT ${into.add(uuidv7(), 'uuid')}, c.organization_id, ${into.add(rule.event, 'text')}, c.id, c.operation_id, c.user_id,
+                  c.device_id, c.branch_id, c.entity_type, c.entity_id, ${into.add(jsonText(authorOf(scope)), 'jsonb')}, ${at}
+             FROM changed c
+         )
+         SELECT ${select} FROM changed t`,
+        into.values,
+      );
+      if (row === undefined) return undefined;
+      for (const statement of edited) await db.query(statement, [id]);
+      const operation = decodeColumns(OPERATION, row);
+      if (operation.batchSize !== null && operation.status === 'PENDING') {
+        await db.query(
+          `UPDATE ${queue} q SET status = 'PENDING', status_reason = NULL, outcome = NULL, synced_at = NULL, updated_at = $3::timestamptz
+            WHERE q.stream_id = $1::uuid AND q.batch_id = $2::uuid AND q.batch_size IS NOT NULL
+              AND (q.status = 'BLOCKED' OR q.status = 'FAILED' AND q.status_reason = 'GROUP_FAILED')`,
+          [operation.streamId, operation.batchId, now()],
+        );
+      }
+      return operation;
+    },
+
+    async streamsOfDevice(deviceId, userId) {
+      const rows = await db.query(
+        `SELECT s.id::text AS id FROM ${db.table('sync_streams')} s
+          WHERE s.organization_id = $1::uuid AND s.device_id = $2 AND ($3::uuid IS NULL OR s.user_id = $3::uuid)
+          ORDER BY s.created_at, s.id`,
+        [scope.organizationId, deviceId, userId ?? null],
+      );
+      return rows.map((row) => row.id ?? '');
+    },
+  };
+}
+
+const authorOf = (scope: AuthorScope): object => (scope.authorId === null ? {} : { by: scope.authorId });

@@ -1,0 +1,286 @@
+import type { Timestamp, UUID } from '../types/ids.ts';
+import type { SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-sync.ts';
+import type { SyncReason } from '../types/sync-reasons.ts';
+import type { Database, RawRow } from './database.ts';
+import { HOLDING } from './sync-blocking.ts';
+import { MOST_CLAIMS } from './sync-claims.ts';
+import { stateJson } from './sync-queue.ts';
+
+/** A stream of some organization. */
+export interface FoundStream {
+  readonly organizationId: UUID;
+  readonly streamId: UUID;
+}
+
+/** An operation of some organization that the sweeper has changed. */
+export interface SweptOperation extends FoundStream {
+  readonly id: UUID;
+  readonly operationId: UUID;
+  readonly lane: SyncLane;
+}
+
+/** What waits longest in an organization's lane. */
+export interface OldestWaiting {
+  readonly organizationId: UUID;
+  readonly lane: SyncLane;
+  readonly queuedAt: Timestamp;
+}
+
+/** What is looked after in all organizations. Every statement is bounded, so that none holds much for long. */
+export interface SyncSweep {
+  /** Streams that may have something to do in a lane, by the place of their first operation. */
+  streamsWithWork(lane: SyncLane, limit: number): Promise<readonly FoundStream[]>;
+  /** Operations whose workers have died over them too often. */
+  parkPoisoned(): Promise<readonly SweptOperation[]>;
+  /** What was to be applied before a time that has passed. */
+  expireOverdue(): Promise<readonly SweptOperation[]>;
+  /** Operations that have waited too long for one that has not arrived. */
+  missingPredecessors(waitMs: number): Promise<readonly SweptOperation[]>;
+  /** What CRITICAL operations wait for goes with them. */
+  raiseLanes(): Promise<readonly SweptOperation[]>;
+  /** BLOCKED operations that nothing blocks any more. */
+  releaseBlocked(): Promise<readonly SweptOperation[]>;
+  /** Operations that were parked for a type or version which is known now. */
+  takeUpKnown(
+    known: readonly { readonly entityType: string; readonly schemaVersion: number }[],
+  ): Promise<readonly SweptOperation[]>;
+  /** The last operation of each circle that operations of several streams form. */
+  breakCycles(): Promise<readonly SweptOperation[]>;
+  oldestWaiting(): Promise<readonly OldestWaiting[]>;
+  /** Removes ended operations that nothing waits for, but for what deduplicates them. Gives how many. */
+  removeEnded(before: Timestamp): Promise<number>;
+  removeEvents(before: Timestamp): Promise<number>;
+  removeIds(before: Timestamp): Promise<number>;
+}
+
+const LIMIT = 500;
+
+export function syncSweep(db: Database): SyncSweep {
+  const queue = db.table('offline_sync_queue');
+  const ids = db.table('sync_operation_ids');
+  const edges = db.table('sync_predecessors');
+  const events = db.table('sync_events');
+  const now = (): Timestamp => db.clock.now().toISOString();
+
+  /** Changes the operations that `chosen` selects (alias q), and enters an event for each. */
+  async function change(
+    chosen: string,
+    to: SyncQueueStatus,
+    reason: SyncReason | null,
+    event: SyncEventType,
+    values: readonly (string | number | readonly string[])[] = [],
+  ): Promise<readonly SweptOperation[]> {
+    const outcome = to === 'FAILED' ? `'REJECTED'` : 'NULL';
+    const rows = await db.query(
+      `WITH chosen AS (
+         SELECT q.id FROM ${queue} q WHERE ${chosen} LIMIT ${LIMIT} FOR UPDATE OF q SKIP LOCKED
+       ), changed AS (
+         UPDATE ${queue} q SET status = '${to}', status_reason = $2, outcome = ${outcome}, claim_token = NULL, lease_expires_at = NULL,
+                synced_at = CASE WHEN ${outcome} IS NULL THEN q.synced_at ELSE $1::timestamptz END, updated_at = $1::timestamptz
+           FROM chosen c WHERE q.id = c.id RETURNING q.*
+       ), told AS (
+         INSERT INTO ${events} (id, organization_id, type, queue_id, operation_id, user_id, device_id, branch_id, entity_type,
+                entity_id, details, occurred_at)
+         SELECT ${timeOrdered('$1::timestamptz')}, c.organization_id, '${event}', c.id, c.operation_id, c.user_id, c.device_id,
+                c.branch_id, c.entity_type, c.entity_id, jsonb_strip_nulls(jsonb_build_object('reason', $2::text)), $1::timestamptz
+           FROM changed c
+       )
+       SELECT ${SWEPT} FROM changed c`,
+      [now(), reason, ...values],
+    );
+    return rows.map(swept);
+  }
+
+  return {
+    async streamsWithWork(lane, limit) {
+      const rows = await db.query(
+        `WITH RECURSIVE stream AS (
+           (SELECT q.stream_id, q.organization_id, q.due_at FROM ${queue} q
+             WHERE q.runnable AND q.lane = $1 ORDER BY q.stream_id, q.lane, q.due_at LIMIT 1)
+           UNION ALL
+           SELECT n.stream_id, n.organization_id, n.due_at FROM stream s CROSS JOIN LATERAL (
+             SELECT q.stream_id, q.organization_id, q.due_at FROM ${queue} q
+              WHERE q.runnable AND q.lane = $1 AND q.stream_id > s.stream_id ORDER BY q.stream_id, q.lane, q.due_at LIMIT 1) n
+         )
+         SELECT s.organization_id::text AS organization_id, s.stream_id::text AS stream_id FROM stream s
+          ORDER BY s.due_at, s.stream_id LIMIT $2::bigint`,
+        [lane, limit],
+        'sync-streams-with-work',
+      );
+      return rows.map((row) => ({
+        organizationId: row.organization_id ?? '',
+        streamId: row.stream_id ?? '',
+      }));
+    },
+
+    parkPoisoned: () =>
+      change(
+        `q.runnable AND q.status = 'IN_PROGRESS' AND q.lease_expires_at < clock_timestamp() AND q.claims >= ${MOST_CLAIMS}`,
+        'PARKED',
+        'POISONED',
+        'PARKED',
+      ),
+
+    expireOverdue: () =>
+      change(
+        `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED')
+           AND q.expires_at <= $1::timestamptz AND q.priority <> 'CRITICAL'`,
+        'EXPIRED',
+        'EXPIRED',
+        'EXPIRED',
+      ),
+
+    missingPredecessors: (waitMs) =>
+      change(
+        `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'BLOCKED')
+           AND q.queued_at < $1::timestamptz - $3::double precision * interval '1 millisecond'
+           AND EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND NOT EXISTS (
+             SELECT FROM ${ids} d WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor))`,
+        'CONFLICT',
+        'PREDECESSOR_MISSING',
+        'CONFLICT_DETECTED',
+        [waitMs],
+      ),
+
+    async raiseLanes() {
+      const rows = await db.query(
+        `WITH RECURSIVE above AS (
+           SELECT q.id FROM ${queue} q WHERE q.lane = 'CRITICAL' AND q.runnable
+             AND EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id)
+           UNION
+           SELECT d.queue_id FROM above a JOIN ${edges} e ON e.successor_id = a.id
+             JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+             JOIN ${queue} q ON q.id = d.queue_id AND q.status <> 'COMPLETED'
+         )
+         UPDATE ${queue} c SET lane = 'CRITICAL', updated_at = $1::timestamptz
+          WHERE c.id IN (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE l.lane <> 'CRITICAL'
+             AND l.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED') ORDER BY l.id LIMIT ${LIMIT} FOR UPDATE OF l SKIP LOCKED)
+         RETURNING ${SWEPT}`,
+        [now()],
+      );
+      return rows.map(swept);
+    },
+
+    releaseBlocked: () =>
+      change(
+        `q.waiting AND q.status = 'BLOCKED' AND q.status_reason IN ('PREDECESSOR_FAILED', 'PREDECESSOR_CONFLICT')
+           AND NOT EXISTS (
+             WITH RECURSIVE above AS (
+               SELECT q.id AS id
+               UNION
+               SELECT d.queue_id FROM above a JOIN ${edges} e ON e.successor_id = a.id
+                 JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+                 JOIN ${queue} p ON p.id = d.queue_id AND p.status <> 'COMPLETED'
+             ) SELECT FROM above a JOIN ${queue} p ON p.id = a.id WHERE p.status IN ${HOLDING})`,
+        'PENDING',
+        null,
+        'RESUMED',
+      ),
+
+    takeUpKnown: (known) =>
+      change(
+        `q.waiting AND q.status = 'PARKED' AND q.status_reason IN ('SCHEMA_UNKNOWN', 'ENTITY_UNKNOWN')
+           AND (q.entity_type, q.schema_version) IN (SELECT k.type, k.version::integer FROM unnest($3::text[], $4::text[]) AS k(type, version))`,
+        'PENDING',
+        null,
+        'REDRIVEN',
+        [known.map(({ entityType }) => entityType), known.map(({ schemaVersion }) => String(schemaVersion))],
+      ),
+
+    breakCycles: () =>
+      change(
+        `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'BLOCKED') AND q.id IN (
+           WITH RECURSIVE way AS (
+             SELECT s.id AS start, s.id AS at, 0 AS depth FROM ${queue} s
+              WHERE s.runnable AND s.status = 'PENDING' AND cardinality(s.depends_on) > 0
+                AND s.queued_at < $1::timestamptz - interval '1 minute'
+             UNION
+             SELECT w.start, d.queue_id, w.depth + 1 FROM way w JOIN ${edges} e ON e.successor_id = w.at
+               JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+               JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ('PENDING', 'BLOCKED')
+              WHERE w.depth < 64 AND (w.depth = 0 OR w.at <> w.start)
+           ), circle AS (
+             SELECT w.start FROM way w WHERE w.depth > 0 AND w.at = w.start
+           )
+           SELECT c.start FROM circle c WHERE NOT EXISTS (
+             SELECT FROM way w JOIN circle o ON o.start = w.at WHERE w.start = c.start AND w.at > c.start))`,
+        'FAILED',
+        'DEPENDENCY_CYCLE',
+        'REJECTED',
+      ),
+
+    async oldestWaiting() {
+      const rows = await db.query(
+        `SELECT q.organization_id::text AS organization_id, q.lane,
+                to_char(min(q.queued_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS queued_at
+           FROM ${queue} q WHERE q.runnable GROUP BY q.organization_id, q.lane`,
+      );
+      return rows.map((row) => ({
+        organizationId: row.organization_id ?? '',
+        lane: row.lane === 'CRITICAL' ? 'CRITICAL' : 'NORMAL',
+        queuedAt: row.queued_at ?? '',
+      }));
+    },
+
+    async removeEnded(before) {
+      const rows = await db.query(
+        `WITH old AS (
+           SELECT q.* FROM ${queue} q
+            WHERE q.id < ${firstId('$1::timestamptz')} AND q.status IN ('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED')
+              AND coalesce(q.synced_at, q.updated_at) < $1::timestamptz
+              AND NOT EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id
+                WHERE e.organization_id = q.organization_id AND e.predecessor = q.operation_id
+                  AND s.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED'))
+            ORDER BY q.id LIMIT ${LIMIT} FOR UPDATE SKIP LOCKED
+         ), kept AS (
+           UPDATE ${ids} d SET final_state = ${stateJson('o')} FROM old o
+            WHERE d.organization_id = o.organization_id AND d.operation_id = o.operation_id
+         )
+         DELETE FROM ${queue} q USING old o WHERE q.id = o.id RETURNING q.id::text AS id`,
+        [before],
+      );
+      return rows.length;
+    },
+
+    async removeEvents(before) {
+      const rows = await db.query(
+        `DELETE FROM ${events} e WHERE e.id IN (SELECT o.id FROM ${events} o
+           WHERE o.id < ${firstId('$1::timestamptz')} ORDER BY o.id LIMIT ${LIMIT * 10}) RETURNING e.id::text AS id`,
+        [before],
+      );
+      return rows.length;
+    },
+
+    async removeIds(before) {
+      const rows = await db.query(
+        `DELETE FROM ${ids} d WHERE (d.organization_id, d.operation_id) IN (SELECT o.organization_id, o.operation_id FROM ${ids} o
+           WHERE o.final_state IS NOT NULL AND o.queue_id < ${firstId('$1::timestamptz')}
+           ORDER BY o.queue_id LIMIT ${LIMIT * 10}) RETURNING d.operation_id::text AS id`,
+        [before],
+      );
+      return rows.length;
+    },
+  };
+}
+
+const SWEPT = `c.organization_id::text AS organization_id, c.stream_id::text AS stream_id, c.id::text AS id,
+  c.operation_id::text AS operation_id, c.lane`;
+
+const swept = (row: RawRow): SweptOperation => ({
+  organizationId: row.organization_id ?? '',
+  streamId: row.stream_id ?? '',
+  id: row.id ?? '',
+  operationId: row.operation_id ?? '',
+  lane: row.lane === 'CRITICAL' ? 'CRITICAL' : 'NORMAL',
+});
+
+/** The least UUIDv7 of a moment: ids are in the order of time. */
+const firstId = (at: string): string =>
+  `(lpad(to_hex((extract(epoch FROM ${at}) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid`;
+
+/** A new UUIDv7 of a moment, made by the database. */
+const timeOrdered = (at: string): string =>
+  `overlay(gen_random_uuid()::text PLACING left(l.hex, 8) || '-' || right(l.hex, 4) || '-7' FROM 1 FOR 15)::uuid`.replaceAll(
+    'l.hex',
+    `lpad(to_hex((extract(epoch FROM ${at}) * 1000)::bigint), 12, '0')`,
+  );

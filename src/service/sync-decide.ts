@@ -1,0 +1,261 @@
+import { uuidv7 } from 'uuidv7';
+import type { ClaimedOperation } from '../repository/sync-claims.ts';
+import type { OperationEnd } from '../repository/sync-outcome.ts';
+import { type DetectedConflict, detectConflict, differences } from '../sync/detect.ts';
+import { clientImage } from '../sync/merge-patch.ts';
+import { type Resolution, resolveAutomatically, resolveByPerson } from '../sync/resolve.ts';
+import type { UUID } from '../types/ids.ts';
+import type { ConflictResolution, ConflictStrategy, EntityRow, SyncOutcome } from '../types/offline-sync.ts';
+import type { EntityChange, HandlerContext } from '../types/sync-handler.ts';
+import type { SyncContext } from './sync-context.ts';
+import { endOf, rejection } from './sync-failure.ts';
+import type { Base } from './sync-images.ts';
+import type { Prepared } from './sync-prepare.ts';
+import type { Subject } from './sync-subject.ts';
+
+/** A person's decision on a conflict, as the next try carries it out. */
+export interface StoredDecision extends ConflictResolution {
+  /** Whether `data` is to be written. */
+  readonly writes: boolean;
+  readonly outcome: Exclude<SyncOutcome, 'REJECTED'>;
+  readonly superseded: readonly string[];
+}
+
+/** A conflict that is to be stored with what becomes of it. */
+export interface FoundConflict {
+  readonly id: UUID;
+  readonly detected: DetectedConflict;
+  readonly serverVersionNumber: number;
+  /** Set where strategies decided it at once. */
+  readonly resolution: ConflictResolution | null;
+  readonly autoResolution: {
+    readonly attempted: boolean;
+    readonly strategy: ConflictStrategy | null;
+    readonly failureReason: string | null;
+  };
+}
+
+/** What an operation is to do to its entity, before anything is written. */
+export interface Decision {
+  readonly end: OperationEnd;
+  readonly change: EntityChange | null;
+  /** What the client has afterwards; undefined: not known. */
+  readonly clientImage: EntityRow | null | undefined | 'AS_WRITTEN';
+  readonly conflict: FoundConflict | null;
+  /** A person's decision that is carried out with it. */
+  readonly carriedOut: ConflictResolution | null;
+}
+
+const DEFAULT_STRATEGIES: readonly ConflictStrategy[] = ['FIELD_LEVEL_MERGE'];
+
+const NOTHING = { change: null, clientImage: undefined, conflict: null, carriedOut: null } as const;
+
+/** Looks at an operation and its entity as both are now, under their locks. */
+export async function decide(
+  context: SyncContext,
+  prepared: Prepared,
+  subject: Subject,
+  base: Base,
+  handlerContext: HandlerContext,
+): Promise<Decision> {
+  const { operation, entity, shape, payload } = prepared;
+  const { approvalVersion } = operation;
+  if (approvalVersion !== null && approvalVersion !== subject.version && operation.priority !== 'CRITICAL') {
+    return { ...NOTHING, end: endOf(operation, 'WAITING_APPROVAL', 'APPROVAL', { voided: true }) };
+  }
+  const decided = storedDecision(operation);
+  const image = clientImage(operation.operation, base.known ? base.row : undefined, payload);
+  if (decided !== undefined && decided.seenVersion === subject.version) {
+    return carryOut(prepared, subject, decided, image);
+  }
+  const detection = detectConflict({
+    operation: operation.operation,
+    payload,
+    base,
+    server: { state: subject.presence, row: subject.row, everExisted: subject.everExisted },
+    shape,
+    policies: entity.options.merge ?? {},
+    mergeDisjoint: entity.options.mergeDisjoint ?? true,
+    operationId: operation.operationId,
+  });
+  const voided = decided !== undefined;
+  switch (detection.kind) {
+    case 'NOTHING':
+      return {
+        ...NOTHING,
+        end: endOf(operation, 'COMPLETED', null, { outcome: 'APPLIED', voided }),
+        clientImage: image,
+      };
+    case 'REJECT':
+      return { ...NOTHING, end: rejection(operation, detection.code) };
+    case 'WRITE':
+      return {
+        ...NOTHING,
+        end: endOf(operation, 'COMPLETED', null, {
+          outcome: detection.merged ? 'MERGED' : 'APPLIED',
+          voided,
+        }),
+        change: changeOf(operation, payload, subject, detection.change, detection.row, detection.changed),
+        clientImage: detection.merged ? image : 'AS_WRITTEN',
+      };
+    default:
+      return conflicting(context, prepared, subject, detection, image, handlerContext);
+  }
+}
+
+async function conflicting(
+  context: SyncContext,
+  prepared: Prepared,
+  subject: Subject,
+  detected: DetectedConflict,
+  image: EntityRow | null | undefined,
+  handlerContext: HandlerContext,
+): Promise<Decision> {
+  const { operation, payload } = prepared;
+  const resolution = await automatically(context, prepared, subject, detected, handlerContext);
+  const id = uuidv7();
+  if (resolution.kind === 'MANUAL') {
+    const missing = detected.type === 'DEPENDENCY';
+    return {
+      ...NOTHING,
+      end: endOf(operation, 'CONFLICT', missing ? 'NOT_FOUND' : 'CONFLICT', {
+        conflictId: operation.conflictId ?? id,
+        statusCode: 409,
+        voided: true,
+      }),
+      clientImage: image,
+      conflict: {
+        id: operation.conflictId ?? id,
+        detected,
+        serverVersionNumber: subject.version,
+        resolution: null,
+        autoResolution: {
+          attempted: !missing,
+          strategy: resolution.strategy,
+          failureReason: resolution.reason,
+        },
+      },
+    };
+  }
+  return {
+    end: endOf(operation, 'COMPLETED', null, {
+      outcome: resolution.outcome,
+      superseded: resolution.superseded,
+      conflictId: operation.conflictId ?? id,
+      voided: true,
+    }),
+    change:
+      resolution.change === null
+        ? null
+        : changeOf(operation, payload, subject, resolution.change, resolution.row, resolution.changed),
+    clientImage: image,
+    conflict: {
+      id: operation.conflictId ?? id,
+      detected,
+      serverVersionNumber: subject.version,
+      resolution: {
+        strategy: resolution.strategy,
+        resolvedBy: null,
+        notes: null,
+        seenVersion: subject.version,
+        data: resolution.row,
+      },
+      autoResolution: { attempted: true, strategy: resolution.strategy, failureReason: null },
+    },
+    carriedOut: null,
+  };
+}
+
+async function automatically(
+  context: SyncContext,
+  { operation, entity }: Prepared,
+  subject: Subject,
+  detected: DetectedConflict,
+  handlerContext: HandlerContext,
+): Promise<Exclude<Resolution, { kind: 'CUSTOM' }>> {
+  if (context.options.autoConflictResolution === false) {
+    return { kind: 'MANUAL', strategy: null, reason: 'Every conflict is left to a person.' };
+  }
+  const own = context.options.strategiesFor?.(operation.organizationId, entity.type) ?? entity.options;
+  let strategies = own.strategies ?? DEFAULT_STRATEGIES;
+  for (;;) {
+    const resolution = resolveAutomatically(detected, {
+      strategies,
+      fieldStrategies: own.fieldStrategies ?? {},
+      newest: newestOf(operation.effectiveAt, subject.effectiveAt),
+    });
+    if (resolution.kind !== 'CUSTOM') return resolution;
+    const { base, server, client } = detected;
+    const data = await entity.handler.merge?.({ base, server, client }, handlerContext);
+    const decided = resolveByPerson(detected, { strategy: 'CUSTOM', data });
+    if (decided !== undefined) return decided;
+    strategies = resolution.remaining;
+  }
+}
+
+/** Whose change is the newer; equal or unknown times tell nothing. */
+function newestOf(client: string | null, server: string | null): 'CLIENT' | 'SERVER' | 'UNKNOWN' {
+  if (client === null || server === null || client === server) return 'UNKNOWN';
+  return client > server ? 'CLIENT' : 'SERVER';
+}
+
+function storedDecision(operation: ClaimedOperation): StoredDecision | undefined {
+  // As `decideConflict` stored it.
+  return (operation.conflictResolution as StoredDecision | null) ?? undefined;
+}
+
+function carryOut(
+  { operation, payload, shape }: Prepared,
+  subject: Subject,
+  decision: StoredDecision,
+  image: EntityRow | null | undefined,
+): Decision {
+  const { writes, outcome, superseded, data } = decision;
+  const row = subject.presence === 'VISIBLE' ? subject.row : null;
+  const change = !writes
+    ? null
+    : data === null
+      ? row === null
+        ? null
+        : changeOf(operation, payload, subject, 'DELETE', null, [])
+      : row === null
+        ? changeOf(operation, payload, subject, 'CREATE', data, Object.keys(data))
+        : changeOf(operation, payload, subject, 'UPDATE', data, differences(row, data, shape));
+  return {
+    end: endOf(operation, 'COMPLETED', null, {
+      outcome,
+      superseded,
+      conflictId: operation.conflictId,
+      voided: false,
+    }),
+    change: change?.kind === 'UPDATE' && change.changed.length === 0 ? null : change,
+    clientImage: image,
+    conflict: null,
+    carriedOut: withoutPlan(decision),
+  };
+}
+
+/** As it stands with the conflict. */
+export function withoutPlan(decision: StoredDecision): ConflictResolution {
+  const { strategy, resolvedBy, notes, seenVersion, data } = decision;
+  return { strategy, resolvedBy, notes, seenVersion, data };
+}
+
+function changeOf(
+  operation: ClaimedOperation,
+  payload: EntityRow,
+  subject: Subject,
+  kind: EntityChange['kind'],
+  after: EntityRow | null,
+  changed: readonly string[],
+): EntityChange {
+  const { operationId, occurredAt, deviceId, metadata } = operation;
+  return {
+    kind,
+    entityId: operation.entityId,
+    before: subject.row,
+    after,
+    changed,
+    operation: { operationId, operation: operation.operation, payload, occurredAt, deviceId, metadata },
+  };
+}

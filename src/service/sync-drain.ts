@@ -1,0 +1,299 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { uuidv7 } from 'uuidv7';
+import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
+import { type ClaimedOperation, type ClaimPlace, syncClaims } from '../repository/sync-claims.ts';
+import { type OperationEnd, syncOutcomes } from '../repository/sync-outcome.ts';
+import { categorizeSyncError } from '../sync/errors.ts';
+import { SyncError } from '../types/errors.ts';
+import type { UUID } from '../types/ids.ts';
+import { applyTogether, BatchFailed } from './sync-apply.ts';
+import type { StreamLane, SyncContext } from './sync-context.ts';
+import { eventsOf } from './sync-effects.ts';
+import { endOf, failedTry, undecided } from './sync-failure.ts';
+import { afterEnds } from './sync-follow-up.ts';
+import { isPrepared, type Prepared, prepare } from './sync-prepare.ts';
+import { inOrder, runsOf } from './sync-waves.ts';
+
+/** Operations that are taken at once. */
+const MOST_AT_ONCE = 50;
+/** How long one turn of a stream lasts before others have theirs. */
+const SLICE_MS = 100;
+/** Between two tries to reach the database again. */
+const OUTAGE_PAUSE_MS = 500;
+
+/** Every end that came about in a turn. */
+export interface Turn {
+  readonly ends: readonly OperationEnd[];
+  /** Whether there may be more to do at once. */
+  readonly more: boolean;
+}
+
+/**
+ * Applies what is ready in one lane of a stream: a slice of it, or all there is. Whatever becomes of an operation is
+ * recorded; throws only where the database cannot be reached (`DATABASE_UNAVAILABLE`), and then nothing is lost: what
+ * was taken is taken again once its lease is over.
+ */
+export async function drainStream(
+  context: SyncContext,
+  work: StreamLane,
+  options: { readonly until: 'SLICE' | 'EMPTY'; readonly signal: AbortSignal },
+): Promise<Turn> {
+  const started = performance.now();
+  const ends: OperationEnd[] = [];
+  const claims = syncClaims(context.db);
+  let place: ClaimPlace | undefined;
+  for (;;) {
+    if (options.signal.aborted) return { ends, more: true };
+    const token = uuidv7();
+    const request = {
+      streamId: work.streamId,
+      lane: work.lane,
+      token,
+      leaseMs: context.limits.leaseMs,
+      limit: MOST_AT_ONCE,
+      after: place,
+    };
+    await context.onStep('BEFORE_CLAIM');
+    const claim = await claims.claim(request);
+    const batch =
+      claim.operations.length === 0 && claim.next === undefined ? await claims.claimBatch(request) : [];
+    const taken = claim.operations.length > 0 ? claim.operations : batch;
+    if (taken.length > 0) {
+      await context.onStep('CLAIMED');
+      const came = await applyClaimed(context, token, taken, options.signal);
+      ends.push(...came);
+      await afterEnds(context, work, taken, came);
+    }
+    // What has ended may have made ready what was passed over: from the beginning again.
+    if (taken.length > 0) place = undefined;
+    else if (claim.next === undefined) return { ends, more: false };
+    else place = claim.next;
+    if (options.until === 'SLICE' && (ends.length >= MOST_AT_ONCE || performance.now() - started >= SLICE_MS))
+      return { ends, more: true };
+  }
+}
+
+/** What became of claimed operations: each has an end, or is released. */
+export async function applyClaimed(
+  context: SyncContext,
+  token: UUID,
+  taken: readonly ClaimedOperation[],
+  signal: AbortSignal,
+): Promise<readonly OperationEnd[]> {
+  return new Attempt(context, token, taken, signal).run();
+}
+
+/** One try at operations that were claimed together. */
+class Attempt {
+  readonly #context: SyncContext;
+  readonly #token: UUID;
+  readonly #taken: readonly ClaimedOperation[];
+  readonly #ends = new Map<UUID, OperationEnd>();
+  readonly #signal: AbortSignal;
+  #renewedAt = performance.now();
+
+  constructor(context: SyncContext, token: UUID, taken: readonly ClaimedOperation[], signal: AbortSignal) {
+    this.#context = context;
+    this.#token = token;
+    this.#signal = signal;
+    this.#taken = inOrder(taken);
+  }
+
+  async run(): Promise<readonly OperationEnd[]> {
+    const prepared: Prepared[] = [];
+    for (const operation of this.#taken) {
+      const one = await this.#prepare(operation);
+      if (isPrepared(one)) prepared.push(one);
+      else await this.#record([[operation, one]]);
+    }
+    const atomic = this.#taken[0]?.batchSize !== null;
+    if (atomic && prepared.length < this.#taken.length) await this.#failBatch(undefined);
+    else if (atomic) await this.#applyAtomic(prepared);
+    else for (const run of runsOf(prepared)) await this.#apply(run);
+    return [...this.#ends.values()];
+  }
+
+  async #prepare(operation: ClaimedOperation): Promise<Prepared | OperationEnd> {
+    try {
+      return await prepare(this.#context, operation);
+    } catch (error) {
+      return failedTry(operation, error, this.#context.clock.now());
+    }
+  }
+
+  /** Together; where that fails, in halves, so that one that cannot be applied does not keep the others. */
+  async #apply(all: readonly Prepared[]): Promise<void> {
+    const { ready, others } = this.#sorted(all);
+    if (others.length > 0) await this.#release(others);
+    if (ready.length === 0) return;
+    await this.#renew(ready);
+    try {
+      for (const end of await applyTogether(this.#context, this.#token, ready)) this.#ends.set(end.id, end);
+    } catch (error) {
+      await this.#afterFailure(ready, error);
+    }
+  }
+
+  async #afterFailure(ready: readonly Prepared[], error: unknown): Promise<void> {
+    const operations = ready.map(({ operation }) => operation);
+    if (await this.#isLost(error, operations)) return;
+    const [one] = operations;
+    if (operations.length === 1 && one !== undefined) {
+      await this.#record([[one, failedTry(one, error, this.#context.clock.now())]]);
+      return;
+    }
+    const half = Math.ceil(ready.length / 2);
+    await this.#apply(ready.slice(0, half));
+    await this.#apply(ready.slice(half));
+  }
+
+  /** Those whose predecessors among the taken have ended well, and those whose have not. */
+  #sorted(all: readonly Prepared[]) {
+    const byOperation = new Map(this.#taken.map((one) => [one.operationId, one.id]));
+    const own = new Set(all.map(({ operation }) => operation.operationId));
+    const bad = ({ operation }: Prepared): boolean =>
+      operation.after.some((id) => {
+        const queueId = byOperation.get(id);
+        return !own.has(id) && queueId !== undefined && this.#ends.get(queueId)?.status !== 'COMPLETED';
+      });
+    return { ready: all.filter((one) => !bad(one)), others: all.filter(bad) };
+  }
+
+  /**
+   * Whether the failure says nothing about the operations: the connection broke, or somebody else has them. After a
+   * break at the commit the token tells whether it took place.
+   */
+  async #isLost(error: unknown, operations: readonly ClaimedOperation[]): Promise<boolean> {
+    if (error instanceof SyncError && error.code === 'SYNC_ATTEMPT_LOST') return true;
+    if (categorizeSyncError(error).countsAsAttempt) return false;
+    await this.#persist(() => this.#settle(operations));
+    return true;
+  }
+
+  async #settle(operations: readonly ClaimedOperation[]): Promise<void> {
+    const claims = syncClaims(this.#context.db);
+    const ids = operations.map(({ id }) => id);
+    const held = new Set(await claims.held(this.#token, ids));
+    const committed = operations.filter(({ id }) => !held.has(id));
+    if (committed.length > 0) await this.#reread(committed);
+    await claims.release(this.#token, [...held]);
+    for (const operation of operations)
+      if (held.has(operation.id)) this.#ends.set(operation.id, endOf(operation, 'PENDING', null));
+  }
+
+  /** An outage is waited for as long as nobody else may take the operations: it must not count against them. */
+  async #persist(work: () => Promise<void>): Promise<void> {
+    const until = performance.now() + this.#context.limits.leaseMs / 2;
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        if (this.#signal.aborted || performance.now() > until) throw error;
+        await sleep(OUTAGE_PAUSE_MS, undefined, { signal: this.#signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  async #reread(operations: readonly ClaimedOperation[]): Promise<void> {
+    const [first] = operations;
+    if (first === undefined) return;
+    const repository = createOfflineSyncRepository(this.#context.db, {
+      organizationId: first.organizationId,
+      branchIds: 'ALL',
+    });
+    const states = await repository.operationStates(operations.map(({ operationId }) => operationId));
+    const byId = new Map(states.map((state) => [state.operationId, state]));
+    for (const operation of operations) {
+      const state = byId.get(operation.operationId);
+      if (state === undefined || state.status === 'IN_PROGRESS') continue;
+      const { status, outcome, appliedVersion, conflictId, superseded } = state;
+      this.#ends.set(operation.id, {
+        ...endOf(operation, status, null),
+        outcome,
+        appliedVersion,
+        conflictId,
+        superseded,
+      });
+    }
+  }
+
+  async #applyAtomic(all: readonly Prepared[]): Promise<void> {
+    await this.#renew(all);
+    try {
+      for (const end of await applyTogether(this.#context, this.#token, all)) this.#ends.set(end.id, end);
+    } catch (error) {
+      if (await this.#isLost(error, this.#taken)) return;
+      await this.#failBatch(error);
+    }
+  }
+
+  /** What the batch came to is said of the operation that decided it; the others wait for it, or end with it. */
+  async #failBatch(error: unknown): Promise<void> {
+    const culprit = error instanceof BatchFailed ? error.end : this.#culprit(error);
+    const status = culprit.status;
+    const rest = this.#taken
+      .filter(({ id }) => id !== culprit.id && !this.#ends.has(id))
+      .map((operation): [ClaimedOperation, OperationEnd] => [
+        operation,
+        status === 'PENDING'
+          ? endOf(operation, 'PENDING', 'RETRY', {
+              retryCount: culprit.retryCount,
+              nextRetryAt: culprit.nextRetryAt,
+            })
+          : status === 'FAILED'
+            ? endOf(operation, 'FAILED', 'GROUP_FAILED')
+            : endOf(operation, 'BLOCKED', 'GROUP_FAILED'),
+      ]);
+    const operation = this.#taken.find(({ id }) => id === culprit.id);
+    if (operation !== undefined && !this.#ends.has(culprit.id)) rest.unshift([operation, culprit]);
+    await this.#record(rest, error instanceof BatchFailed ? error : undefined);
+  }
+
+  /** An operation that was not applied at all stands for a batch that failed as a whole. */
+  #culprit(error: unknown): OperationEnd {
+    const ended = [...this.#ends.values()].find((end) => end.status !== 'COMPLETED');
+    const [first] = this.#taken;
+    if (ended !== undefined) return ended;
+    if (first === undefined) throw error;
+    return failedTry(first, error, this.#context.clock.now());
+  }
+
+  /** Ends in a transaction of their own, for what could not be applied. */
+  async #record(
+    pairs: readonly (readonly [ClaimedOperation, OperationEnd])[],
+    failed?: BatchFailed,
+  ): Promise<void> {
+    const [first] = pairs;
+    if (first === undefined) return;
+    const [{ organizationId }] = first;
+    const settled = pairs.map(([one, end]) => [one, undecided(one, end)] as const);
+    const ends = settled.map(([, end]) => end);
+    await this.#context.db.withTransaction(async (transaction) => {
+      const repository = createOfflineSyncRepository(transaction, { organizationId, branchIds: 'ALL' });
+      const operation = pairs.find(([, end]) => end.id === failed?.end.id)?.[0];
+      if (failed?.conflict && operation !== undefined) {
+        await repository.storeConflict(operation, failed.conflict, failed.end.branchId);
+      }
+      for (const [one, end] of settled)
+        if (end.status === 'CONFLICT' && end.voided) await repository.reopenConflict(one.id);
+      const events = settled.flatMap(([one, end]) => eventsOf(one, end));
+      const ended = await syncOutcomes(transaction).finish(organizationId, this.#token, ends, [], events);
+      for (const end of ends) if (ended.has(end.id)) this.#ends.set(end.id, end);
+    });
+  }
+
+  async #release(others: readonly Prepared[]): Promise<void> {
+    await this.#record(
+      others.map(({ operation }) => [operation, endOf(operation, 'PENDING', 'PREDECESSOR_FAILED')]),
+    );
+  }
+
+  /** A lease that is half over begins anew, lest somebody else takes over what is still being applied. */
+  async #renew(all: readonly Prepared[]): Promise<void> {
+    const { leaseMs } = this.#context.limits;
+    if (performance.now() - this.#renewedAt < leaseMs / 2) return;
+    const ids = all.map(({ operation }) => operation.id);
+    await syncClaims(this.#context.db).renew(this.#token, ids, leaseMs);
+    this.#renewedAt = performance.now();
+  }
+}

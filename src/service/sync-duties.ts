@@ -1,0 +1,38 @@
+import { syncSweep } from '../repository/sync-sweep.ts';
+import type { SyncLane } from '../types/offline-sync.ts';
+import { type StreamLane, type SyncContext, wakeStreams } from './sync-context.ts';
+import { drainStream } from './sync-drain.ts';
+import { sweepSync } from './sync-sweeper.ts';
+
+/** What a worker does with offline operations. */
+export interface SyncDuties {
+  /** Streams that have something to do in a lane, the oldest first: a share of them. Throws `DATABASE_*`. */
+  find(lane: SyncLane): Promise<readonly StreamLane[]>;
+  /** One slice of a stream. Throws `DATABASE_UNAVAILABLE`. */
+  run(work: StreamLane, signal: AbortSignal): Promise<{ readonly more: boolean; readonly worked: boolean }>;
+  /** Asks for the next slice of a stream. */
+  again(work: StreamLane): Promise<void>;
+  /** Puts right what was left behind, and forgets what is old. Throws `DATABASE_*`. */
+  sweep(signal: AbortSignal): Promise<void>;
+}
+
+/** Streams that are looked at in one look. */
+const MOST_STREAMS = 500;
+
+export function createSyncDuties(context: SyncContext): SyncDuties {
+  return {
+    async find(lane) {
+      const found = await syncSweep(context.db).streamsWithWork(lane, MOST_STREAMS);
+      return found.map((stream) => ({ ...stream, lane }));
+    },
+    async run(work, signal) {
+      const { ends, more } = await drainStream(context, work, { until: 'SLICE', signal });
+      return { more, worked: ends.some(({ status }) => status !== 'PENDING') };
+    },
+    async again(work) {
+      await wakeStreams(context, [work]);
+      await context.onStep('WOKEN');
+    },
+    sweep: (signal) => sweepSync(context, signal),
+  };
+}

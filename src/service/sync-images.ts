@@ -1,0 +1,109 @@
+import type { ClaimedOperation, Predecessor, SyncClaims } from '../repository/sync-claims.ts';
+import { clientImage } from '../sync/merge-patch.ts';
+import type { UUID } from '../types/ids.ts';
+import type { EntityRow } from '../types/offline-sync.ts';
+import type { SyncContext } from './sync-context.ts';
+import type { Prepared } from './sync-prepare.ts';
+import type { Subject } from './sync-subject.ts';
+
+/** What a client changed: known, or not. */
+export type Base = { readonly known: true; readonly row: EntityRow | null } | { readonly known: false };
+
+const UNKNOWN: Base = { known: false };
+/** Further back nobody looks. */
+const LONGEST_CHAIN = 1000;
+
+/**
+ * What each operation started from. For the first on an entity that is what the server had handed out; for a successor
+ * the image that its predecessor had on the client, which is not what the server made of it.
+ */
+export class Images {
+  readonly #context: SyncContext;
+  readonly #claims: SyncClaims;
+  readonly #organizationId: UUID;
+  readonly #known = new Map<UUID, Predecessor>();
+
+  constructor(context: SyncContext, claims: SyncClaims, organizationId: UUID) {
+    this.#context = context;
+    this.#claims = claims;
+    this.#organizationId = organizationId;
+  }
+
+  /** Reads the predecessors of operations that are not among them. */
+  async load(operations: readonly ClaimedOperation[]): Promise<void> {
+    const own = new Set(operations.map(({ operationId }) => operationId));
+    const wanted = operations.flatMap(({ previousOperationId: id }) =>
+      id === null || own.has(id) ? [] : [id],
+    );
+    if (wanted.length > 0) await this.#read([...new Set(wanted)]);
+  }
+
+  /** Notes what an operation of this transaction came to. */
+  note(
+    operation: ClaimedOperation,
+    came: Pick<Predecessor, 'status' | 'outcome' | 'appliedVersion' | 'clientImage'>,
+  ): void {
+    this.#known.set(operation.operationId, { ...operation, ...came });
+  }
+
+  async baseOf({ operation, entity }: Prepared, subject: Subject): Promise<Base> {
+    if (operation.operation === 'CREATE') return { known: true, row: null };
+    const trusted = trustedBase(operation);
+    const previous = this.#previousOf(operation);
+    if (previous === undefined) {
+      if (trusted !== undefined) return trusted;
+      // The version alone tells, as long as nothing has changed since.
+      return operation.previousVersion?.version === subject.version && subject.everExisted
+        ? { known: true, row: subject.row }
+        : UNKNOWN;
+    }
+    const version = operation.previousVersion?.version;
+    const applied = previous.appliedVersion;
+    if (trusted !== undefined && applied !== null && version !== undefined && version >= applied)
+      return trusted;
+    const image = await this.#imageOf(previous, entity.type, 0);
+    if (image.known) return image;
+    // Applied as it was, and nobody has been there since.
+    if (previous.outcome === 'APPLIED' && applied !== null && applied === subject.version)
+      return { known: true, row: subject.row };
+    return UNKNOWN;
+  }
+
+  #previousOf(
+    operation: Pick<Predecessor, 'previousOperationId' | 'entityType' | 'entityId'>,
+  ): Predecessor | undefined {
+    const { previousOperationId } = operation;
+    const previous = previousOperationId === null ? undefined : this.#known.get(previousOperationId);
+    // One that names another entity's operation before it waits for it, but starts from its own.
+    const same = previous?.entityType === operation.entityType && previous.entityId === operation.entityId;
+    return same ? previous : undefined;
+  }
+
+  async #imageOf(of: Predecessor, type: string, depth: number): Promise<Base> {
+    if (of.clientImage !== undefined) return { known: true, row: of.clientImage };
+    const payload = this.#context.entities.get(type)?.current(of.operation, of.payload, of.schemaVersion);
+    if (payload === undefined || depth > LONGEST_CHAIN) return UNKNOWN;
+    const base = await this.#startOf(of, type, depth);
+    const image = clientImage(of.operation, base.known ? base.row : undefined, payload);
+    return image === undefined ? UNKNOWN : { known: true, row: image };
+  }
+
+  async #startOf(of: Predecessor, type: string, depth: number): Promise<Base> {
+    if (of.operation === 'CREATE') return { known: true, row: null };
+    if (of.previousOperationId !== null && !this.#known.has(of.previousOperationId))
+      await this.#read([of.previousOperationId]);
+    const before = this.#previousOf(of);
+    if (before !== undefined) return this.#imageOf(before, type, depth + 1);
+    return trustedBase(of) ?? UNKNOWN;
+  }
+
+  async #read(operationIds: readonly UUID[]): Promise<void> {
+    for (const one of await this.#claims.predecessors(this.#organizationId, operationIds))
+      this.#known.set(one.operationId, one);
+  }
+}
+
+function trustedBase(of: Pick<Predecessor, 'baseTrusted' | 'previousVersion'>): Base | undefined {
+  const row = of.previousVersion?.data;
+  return of.baseTrusted && row !== undefined ? { known: true, row } : undefined;
+}

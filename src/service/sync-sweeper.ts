@@ -1,0 +1,70 @@
+import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
+import { type SweptOperation, syncSweep } from '../repository/sync-sweep.ts';
+import type { UUID } from '../types/ids.ts';
+import { type SyncContext, wakeStreams } from './sync-context.ts';
+import { storeMissing } from './sync-missing.ts';
+
+/** Rounds of removal in one look; what is left over is removed in the next. */
+const MOST_ROUNDS = 20;
+
+/**
+ * Puts right what crashes and races have left, ends what has waited too long, tells of delays, and forgets what is old.
+ * Every step may be repeated and run by several processes at once.
+ */
+export async function sweepSync(context: SyncContext, signal: AbortSignal): Promise<void> {
+  const sweep = syncSweep(context.db);
+  const { limits, clock } = context;
+  const held = [
+    ...(await sweep.parkPoisoned()),
+    ...(await sweep.expireOverdue()),
+    ...(await sweep.breakCycles()),
+  ];
+  await block(context, held);
+  await storeMissing(context, await sweep.missingPredecessors(limits.predecessorWaitMs));
+  const known = [...context.entities.values()].flatMap((entity) =>
+    entity.versions.map((schemaVersion) => ({ entityType: entity.type, schemaVersion })),
+  );
+  const freed = [
+    ...(await sweep.raiseLanes()),
+    ...(await sweep.releaseBlocked()),
+    ...(await sweep.takeUpKnown(known)),
+  ];
+  await wakeStreams(context, distinct(freed));
+  await tellDelays(context);
+  const before = new Date(clock.now().getTime() - limits.historyMs).toISOString();
+  const forgotten = new Date(clock.now().getTime() - 2 * limits.historyMs).toISOString();
+  for (const remove of [
+    () => sweep.removeEnded(before),
+    () => sweep.removeEvents(before),
+    () => sweep.removeIds(forgotten),
+  ]) {
+    for (let round = 0; round < MOST_ROUNDS && !signal.aborted; round += 1) if ((await remove()) === 0) break;
+  }
+}
+
+async function block(context: SyncContext, held: readonly SweptOperation[]): Promise<void> {
+  for (const [organizationId, operations] of Map.groupBy(held, (one) => one.organizationId)) {
+    const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
+    await repository.blockDescendants(
+      operations.map(({ id }) => id),
+      'PREDECESSOR_FAILED',
+    );
+  }
+}
+
+async function tellDelays(context: SyncContext): Promise<void> {
+  const now = context.clock.now().getTime();
+  for (const { organizationId, lane, queuedAt } of await syncSweep(context.db).oldestWaiting()) {
+    const waited = now - Date.parse(queuedAt);
+    if (waited <= context.limits.alarmMs[lane]) continue;
+    context.logger.warn({ organizationId, lane, waited }, 'Offline operations wait too long');
+    context.events.emit('sync.delayed', { organizationId, lane, oldestPendingAt: queuedAt, waited });
+  }
+}
+
+function distinct(operations: readonly SweptOperation[]): readonly SweptOperation[] {
+  const streams = new Map<string, SweptOperation>();
+  const nameOf = ({ streamId, lane }: { streamId: UUID; lane: string }): string => `${lane} ${streamId}`;
+  for (const operation of operations) streams.set(nameOf(operation), operation);
+  return [...streams.values()];
+}
