@@ -48,7 +48,8 @@ CREATE TABLE offline_sync_queue (
   branch_id uuid,
   user_id uuid NOT NULL,
   device_id text NOT NULL,
-  stream_id uuid NOT NULL REFERENCES sync_streams,
+  -- Of sync_streams, whose rows stay: admission holds the stream locked, so that no foreign key need be checked.
+  stream_id uuid NOT NULL,
   operation_id uuid NOT NULL,
   sequence_number bigint NOT NULL CHECK (sequence_number >= 0),
   batch_id uuid,

@@ -223,11 +223,12 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
         );
     },
   };
-  const syncPool = options.sync === undefined ? undefined : openSyncPool(direct, logger);
+  const limits = syncLimits(options.sync?.limits);
+  const syncPool = options.sync === undefined ? undefined : openSyncPool(direct, limits, logger);
   const sync =
     options.sync === undefined || syncPool === undefined
       ? undefined
-      : syncContext(options, options.sync, context, { pool: syncPool, connection: direct });
+      : syncContext(options, options.sync, context, { pool: syncPool, connection: direct, limits });
   const schema = options.schema === undefined ? {} : { schema: options.schema };
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
@@ -282,17 +283,18 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
   };
 }
 
-function openSyncPool(connection: pg.ClientConfig, logger: Logger): pg.Pool {
+function openSyncPool(connection: pg.ClientConfig, limits: SyncContext['limits'], logger: Logger): pg.Pool {
   const pool = new pg.Pool({
     ...connection,
     max: SYNC_CONNECTIONS,
     keepAlive: true,
     keepAliveInitialDelayMillis: 30_000,
     application_name: 'care-backup sync',
-    // How values are written as text; nothing that would change what the host's triggers do, such as the time zone.
+    // Time limits, and how values are written as text; nothing that would change what the host's triggers do, such as the time zone.
     onConnect: (client) =>
       client.query(
-        "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3",
+        `SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3;
+         SET lock_timeout = ${limits.lockTimeoutMs}; SET statement_timeout = ${limits.statementTimeoutMs}`,
       ),
   });
   pool.on('error', (error) => logger.warn({ error: error.name }, 'An idle connection of sync was lost'));
@@ -304,7 +306,15 @@ function syncContext(
   options: DataProtectionOptions,
   sync: SyncOptions,
   context: ServiceContext,
-  { pool, connection }: { readonly pool: pg.Pool; readonly connection: pg.ClientConfig },
+  {
+    pool,
+    connection,
+    limits,
+  }: {
+    readonly pool: pg.Pool;
+    readonly connection: pg.ClientConfig;
+    readonly limits: SyncContext['limits'];
+  },
 ): SyncContext {
   if (options.source !== undefined) {
     throw new DataProtectionError(
@@ -321,7 +331,7 @@ function syncContext(
       registered.has(type) ? tables.handlerFor(type) : undefined,
     ),
     options: sync,
-    limits: syncLimits(sync.limits),
+    limits,
     signer: baseSigner(keys),
     ...{ audit, clock, logger, events, wake },
     onStep: options.hooks?.onSyncStep ?? (() => undefined),

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { databaseError } from '../postgres/errors.ts';
-import { quoteLiteral } from '../postgres/quote.ts';
+import { quoteIdent, quoteLiteral } from '../postgres/quote.ts';
 import type { Clock } from '../types/clock.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import type { HostTransaction } from '../types/sync-handler.ts';
@@ -81,9 +81,18 @@ export function createDatabase(options: DatabaseOptions): Database {
         },
         withTransaction: (inner) => inner(transaction),
         host: {
-          query: async <Row extends object>(statement: string, values: readonly unknown[] = []) => {
+          query: async <Row extends object>(
+            statement: string,
+            values: readonly unknown[] = [],
+            name?: string,
+          ) => {
             refuseEnded();
-            const { rows, rowCount } = await client.query<Row>(statement, [...values]);
+            const named = name === undefined ? {} : { name };
+            const { rows, rowCount } = await client.query<Row>({
+              ...named,
+              text: statement,
+              values: [...values],
+            });
             return { rows, rowCount };
           },
         },
@@ -121,7 +130,7 @@ export function createDatabase(options: DatabaseOptions): Database {
 
 function local(settings: TransactionSettings): readonly string[] {
   return Object.entries(settings).map(
-    ([name, value]) => `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, true)`,
+    ([name, value]) => `SET LOCAL ${name.split('.').map(quoteIdent).join('.')} = ${quoteLiteral(value)}`,
   );
 }
 

@@ -80,6 +80,7 @@ export interface NewOperation {
   readonly maxRetries: number;
   readonly requiresApproval: boolean;
   readonly reviewRequired: boolean;
+  /** The same for all operations of a call. */
   readonly actor: Json;
   readonly metadata: { readonly [key: string]: Json };
 }
@@ -142,11 +143,14 @@ export interface OperationEdge {
 const MOST_EDGES = 20_000;
 
 /** The columns of the queue that an admission writes, with the types that JSON is read as. */
-const INSERTED: readonly (readonly [column: string, field: keyof NewOperation, type: string])[] = [
+const INSERTED: readonly (readonly [
+  column: string,
+  field: keyof NewOperation,
+  type: string,
+  instead?: string,
+])[] = [
   ['id', 'id', 'uuid'],
   ['branch_id', 'branchId', 'uuid'],
-  ['user_id', 'userId', 'uuid'],
-  ['device_id', 'deviceId', 'text'],
   ['stream_id', 'streamId', 'uuid'],
   ['operation_id', 'operationId', 'uuid'],
   ['sequence_number', 'sequenceNumber', 'bigint'],
@@ -159,11 +163,11 @@ const INSERTED: readonly (readonly [column: string, field: keyof NewOperation, t
   ['schema_version', 'schemaVersion', 'integer'],
   ['payload', 'payload', 'jsonb'],
   ['previous_version', 'previousVersion', 'jsonb'],
-  ['base_trusted', 'baseTrusted', 'boolean'],
+  ['base_trusted', 'baseTrusted', 'boolean', 'false'],
   ['fields', 'fields', 'text[]'],
-  ['depends_on', 'dependsOn', 'uuid[]'],
+  ['depends_on', 'dependsOn', 'uuid[]', `'{}'`],
   ['previous_operation_id', 'previousOperationId', 'uuid'],
-  ['disjoint_proceeds', 'disjointProceeds', 'boolean'],
+  ['disjoint_proceeds', 'disjointProceeds', 'boolean', 'false'],
   ['occurred_at', 'occurredAt', 'timestamptz'],
   ['effective_at', 'effectiveAt', 'timestamptz'],
   ['clock_skew_ms', 'clockSkewMs', 'bigint'],
@@ -175,10 +179,9 @@ const INSERTED: readonly (readonly [column: string, field: keyof NewOperation, t
   ['due_at', 'dueAt', 'timestamptz'],
   ['expires_at', 'expiresAt', 'timestamptz'],
   ['max_retries', 'maxRetries', 'integer'],
-  ['requires_approval', 'requiresApproval', 'boolean'],
-  ['review_required', 'reviewRequired', 'boolean'],
-  ['actor', 'actor', 'jsonb'],
-  ['metadata', 'metadata', 'jsonb'],
+  ['requires_approval', 'requiresApproval', 'boolean', 'false'],
+  ['review_required', 'reviewRequired', 'boolean', 'false'],
+  ['metadata', 'metadata', 'jsonb', `'{}'`],
 ];
 
 /** Takes operations into the queue. All of it belongs to one transaction, which holds the streams' locks. */
@@ -375,7 +378,14 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
       const at = now();
       const rows = await db.query(
         insertStatement({ streams, queue, ids, predecessors }),
-        [organizationId, at, jsonText(operations), JSON.stringify(progress)],
+        [
+          organizationId,
+          at,
+          // What PostgreSQL cannot store was refused before.
+          JSON.stringify(operations.map(said)),
+          JSON.stringify(progress),
+          jsonText(operations[0]?.actor ?? {}),
+        ],
         'sync-admit',
       );
       return new Set(rows.map((row) => row.id ?? ''));
@@ -423,6 +433,16 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
   };
 }
 
+/** What is not as it is where nothing is said: most fields of most operations say nothing. */
+function said(operation: NewOperation): Partial<NewOperation> {
+  const told: Partial<Record<keyof NewOperation, unknown>> = { payloadHash: operation.payloadHash };
+  for (const [, field] of INSERTED) {
+    const value = operation[field];
+    if (value !== null && value !== false) told[field] = value;
+  }
+  return told as Partial<NewOperation>;
+}
+
 interface Tables {
   readonly streams: string;
   readonly queue: string;
@@ -434,19 +454,21 @@ interface Tables {
 function insertStatement({ streams, queue, ids, predecessors }: Tables): string {
   const record = INSERTED.map(([, field, type]) => `"${field}" ${type}`).join(', ');
   const columns = INSERTED.map(([column]) => column).join(', ');
-  const fields = INSERTED.map(([, field]) => `i."${field}"`).join(', ');
+  const fields = INSERTED.map(([, field, , instead]) =>
+    instead === undefined ? `i."${field}"` : `coalesce(i."${field}", ${instead})`,
+  ).join(', ');
   return `
     WITH input AS MATERIALIZED (
-      SELECT * FROM json_to_recordset($3::json) AS i(${record}, "payloadHash" text)
+      SELECT * FROM jsonb_to_recordset($3::jsonb) AS i(${record}, "payloadHash" text)
     ), fresh AS (
       INSERT INTO ${ids} (organization_id, operation_id, stream_id, sequence_number, queue_id, payload_hash)
       SELECT $1::uuid, i."operationId", i."streamId", i."sequenceNumber", i."id", decode(i."payloadHash", 'hex')
         FROM input i ORDER BY i."operationId"
       ON CONFLICT DO NOTHING RETURNING queue_id
     ), queued AS (
-      INSERT INTO ${queue} (organization_id, queued_at, created_at, updated_at, ${columns})
-      SELECT $1::uuid, $2::timestamptz, $2::timestamptz, $2::timestamptz, ${fields}
-        FROM input i JOIN fresh f ON f.queue_id = i."id"
+      INSERT INTO ${queue} (organization_id, queued_at, created_at, updated_at, user_id, device_id, actor, ${columns})
+      SELECT $1::uuid, $2::timestamptz, $2::timestamptz, $2::timestamptz, s.user_id, s.device_id, $5::jsonb, ${fields}
+        FROM input i JOIN fresh f ON f.queue_id = i."id" JOIN ${streams} s ON s.id = i."streamId"
     ), edges AS (
       INSERT INTO ${predecessors} (successor_id, organization_id, predecessor, kind)
       SELECT i."id", $1::uuid, e.predecessor, min(e.kind)

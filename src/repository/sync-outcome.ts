@@ -95,6 +95,10 @@ export function syncOutcomes(db: Database): SyncOutcomes {
   const now = (): Timestamp => db.clock.now().toISOString();
 
   const wanted = `json_to_recordset($2::json) AS k("entityType" text, "entityId" text)`;
+  /** By the index, however many rows the planner expects: the LIMIT keeps it from joining otherwise. */
+  const one = (alias: string): string =>
+    `SELECT s.* FROM ${state} s WHERE s.organization_id = $1::uuid AND s.entity_type = ${alias}."entityType"
+        AND s.entity_id = ${alias}."entityId" LIMIT 1`;
   const upsertStates = (from: string): string => `
       INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, effective_at, updated_at)
       SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."effectiveAt", $2::timestamptz
@@ -124,7 +128,7 @@ export function syncOutcomes(db: Database): SyncOutcomes {
              "superseded" jsonb, "clientImage" jsonb, "imageKnown" boolean, "conflictId" uuid, "retryCount" integer,
              "nextRetryAt" timestamptz, "error" text, "statusCode" integer, "validationErrors" jsonb, "voided" boolean,
              "reviewRequired" boolean, "branchId" uuid)
-       WHERE q.id = e."id" AND q.claim_token = $3::uuid AND q.status = 'IN_PROGRESS' AND q.organization_id = $1::uuid
+       WHERE q.id = e."id" AND q.id = ANY ($7::uuid[]) AND q.claim_token = $3::uuid AND q.status = 'IN_PROGRESS' AND q.organization_id = $1::uuid
       RETURNING q.id, q.operation_id, q.user_id, q.device_id, q.branch_id, q.entity_type, q.entity_id
     ), versions AS (${upsertStates('$5')}
     ), told AS (
@@ -139,32 +143,30 @@ export function syncOutcomes(db: Database): SyncOutcomes {
 
   return {
     async lockStates(organizationId, keys) {
+      const asked = JSON.stringify(keys);
       const rows = await db.query(
-        `WITH made AS (
-           INSERT INTO ${state} (organization_id, entity_type, entity_id, version, updated_at)
-           SELECT $1::uuid, k."entityType", k."entityId", 0, $3::timestamptz FROM ${wanted}
-            WHERE NOT EXISTS (SELECT FROM ${state} t WHERE t.organization_id = $1::uuid
-              AND t.entity_type = k."entityType" AND t.entity_id = k."entityId")
+        `WITH wanted AS MATERIALIZED (
+           SELECT k."entityType", k."entityId" FROM ${wanted}
             ORDER BY k."entityType" COLLATE "C", k."entityId" COLLATE "C"
+         ), made AS (
+           INSERT INTO ${state} (organization_id, entity_type, entity_id, version, updated_at)
+           SELECT $1::uuid, w."entityType", w."entityId", 0, $3::timestamptz FROM wanted w
+            WHERE NOT EXISTS (${one('w')})
            ON CONFLICT DO NOTHING RETURNING *
-         ), locked AS (
-           SELECT s.* FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
-              AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"
-            WHERE (SELECT count(*) FROM made) >= 0
-            ORDER BY s.entity_type COLLATE "C", s.entity_id COLLATE "C" FOR UPDATE OF s
          )
-         SELECT ${selectColumns(STATE, 'l')} FROM locked l
+         SELECT ${selectColumns(STATE, 'l')} FROM wanted w CROSS JOIN LATERAL (${one('w')} FOR UPDATE) l
+          WHERE (SELECT count(*) FROM made) >= 0
          UNION ALL SELECT ${selectColumns(STATE, 'm')} FROM made m`,
-        [organizationId, JSON.stringify(keys), now()],
+        [organizationId, asked, now()],
         'sync-lock-states',
       );
       if (rows.length === keys.length) return rows.map((row) => decodeColumns(STATE, row));
       // Somebody made one in the same moment: it is not in this statement's snapshot.
       const again = await db.query(
-        `SELECT ${selectColumns(STATE, 's')} FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
-            AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"
-          ORDER BY s.entity_type COLLATE "C", s.entity_id COLLATE "C" FOR UPDATE OF s`,
-        [organizationId, JSON.stringify(keys)],
+        `SELECT ${selectColumns(STATE, 'l')}
+           FROM (SELECT * FROM ${wanted} ORDER BY k."entityType" COLLATE "C", k."entityId" COLLATE "C") w
+          CROSS JOIN LATERAL (${one('w')} FOR UPDATE) l`,
+        [organizationId, asked],
       );
       return again.map((row) => decodeColumns(STATE, row));
     },
@@ -188,6 +190,7 @@ export function syncOutcomes(db: Database): SyncOutcomes {
           jsonText(ends.map((end) => ({ ...end, imageKnown: end.clientImage !== undefined }))),
           JSON.stringify(states),
           jsonText(told.map((event) => ({ ...event, id: uuidv7() }))),
+          ends.map(({ id }) => id),
         ],
         'sync-finish',
       );

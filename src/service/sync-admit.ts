@@ -72,62 +72,56 @@ function admit(
   options: QueueOptions,
 ): Promise<Admitted> {
   const { organizationId } = actor;
-  const { lockTimeoutMs, statementTimeoutMs } = context.limits;
-  return context.db.withTransaction(
-    async (db): Promise<Admitted> => {
-      const admission = syncAdmission({ ...bindScope(db, { organizationId, branchIds: 'ALL' }), db });
-      const { operations, progress, refused } = await placeOperations(
-        context,
-        actor,
-        admission,
-        candidates,
-        options,
-      );
-      const answers = new Map<number, AdmissionAnswer>();
-      for (const [{ position, operationId }, why] of refused)
-        answers.set(position, rejected(operationId, why));
-      const stored = await admission.insert(
-        operations.map(({ row }) => row),
-        progress,
-      );
-      const fresh = operations.filter(({ row }) => stored.has(row.id));
-      for (const { candidate, row } of fresh) {
-        const { operationId, sequenceNumber } = row;
-        answers.set(candidate.position, { operationId, status: 'ACCEPTED', sequenceNumber });
+  return context.db.withTransaction(async (db): Promise<Admitted> => {
+    const admission = syncAdmission({ ...bindScope(db, { organizationId, branchIds: 'ALL' }), db });
+    const { operations, progress, refused } = await placeOperations(
+      context,
+      actor,
+      admission,
+      candidates,
+      options,
+    );
+    const answers = new Map<number, AdmissionAnswer>();
+    for (const [{ position, operationId }, why] of refused) answers.set(position, rejected(operationId, why));
+    const stored = await admission.insert(
+      operations.map(({ row }) => row),
+      progress,
+    );
+    const fresh = operations.filter(({ row }) => stored.has(row.id));
+    for (const { candidate, row } of fresh) {
+      const { operationId, sequenceNumber } = row;
+      answers.set(candidate.position, { operationId, status: 'ACCEPTED', sequenceNumber });
+    }
+    const others = operations.filter(({ row }) => !stored.has(row.id));
+    const taken = others.length === 0 ? [] : await admission.taken(others.map(({ row }) => row));
+    const known = new Map(taken.map((one) => [one.operationId, one]));
+    const repeated = others.flatMap(({ candidate, row }) => {
+      const before = known.get(row.operationId);
+      if (before !== undefined) {
+        const own = before.userId === row.userId;
+        const as = !own ? 'FOREIGN' : before.payloadHash === row.payloadHash ? 'SAME' : 'OTHER';
+        return [{ candidate, as } as const];
       }
-      const others = operations.filter(({ row }) => !stored.has(row.id));
-      const taken = others.length === 0 ? [] : await admission.taken(others.map(({ row }) => row));
-      const known = new Map(taken.map((one) => [one.operationId, one]));
-      const repeated = others.flatMap(({ candidate, row }) => {
-        const before = known.get(row.operationId);
-        if (before !== undefined) {
-          const own = before.userId === row.userId;
-          const as = !own ? 'FOREIGN' : before.payloadHash === row.payloadHash ? 'SAME' : 'OTHER';
-          return [{ candidate, as } as const];
-        }
-        const why = refusal(
-          'SEQUENCE_CONFLICT',
-          `Another operation of the stream has the sequence number ${row.sequenceNumber}`,
-        );
-        answers.set(candidate.position, rejected(row.operationId, why));
-        return [];
-      });
-      const ready = fresh.filter(({ row }) => row.status === 'PENDING');
-      const urgent = fresh.filter(
-        ({ row }) =>
-          row.lane === 'CRITICAL' && (row.previousOperationId !== null || row.dependsOn.length > 0),
+      const why = refusal(
+        'SEQUENCE_CONFLICT',
+        `Another operation of the stream has the sequence number ${row.sequenceNumber}`,
       );
-      const raised =
-        urgent.length === 0 ? [] : await admission.raiseAncestors(urgent.map(({ row }) => row.operationId));
-      const streams = new Map<string, StreamLane>();
-      const wake = (streamId: UUID, lane: SyncLane): void =>
-        void streams.set(`${lane} ${streamId}`, { organizationId, streamId, lane });
-      for (const { row } of ready) wake(row.streamId, row.lane);
-      for (const streamId of raised) wake(streamId, 'CRITICAL');
-      return { answers, repeated, streams: [...streams.values()] };
-    },
-    { lock_timeout: `${lockTimeoutMs}ms`, statement_timeout: `${statementTimeoutMs}ms` },
-  );
+      answers.set(candidate.position, rejected(row.operationId, why));
+      return [];
+    });
+    const ready = fresh.filter(({ row }) => row.status === 'PENDING');
+    const urgent = fresh.filter(
+      ({ row }) => row.lane === 'CRITICAL' && (row.previousOperationId !== null || row.dependsOn.length > 0),
+    );
+    const raised =
+      urgent.length === 0 ? [] : await admission.raiseAncestors(urgent.map(({ row }) => row.operationId));
+    const streams = new Map<string, StreamLane>();
+    const wake = (streamId: UUID, lane: SyncLane): void =>
+      void streams.set(`${lane} ${streamId}`, { organizationId, streamId, lane });
+    for (const { row } of ready) wake(row.streamId, row.lane);
+    for (const streamId of raised) wake(streamId, 'CRITICAL');
+    return { answers, repeated, streams: [...streams.values()] };
+  });
 }
 
 /** What was handed in before is answered with what it came to, as it is now. */

@@ -62,14 +62,12 @@ export async function applyTogether(
   const [first] = prepared;
   if (first === undefined) return [];
   const { organizationId } = first.operation;
-  const { lockTimeoutMs, statementTimeoutMs } = context.limits;
-  const lock = prepared.length === 1 ? lockTimeoutMs : Math.min(lockTimeoutMs, BATCH_LOCK_TIMEOUT_MS);
+  const lock = Math.min(context.limits.lockTimeoutMs, BATCH_LOCK_TIMEOUT_MS);
   await context.onStep('BEFORE_APPLY');
   const ends = await context.db.withTransaction(
     (transaction) => new Application(context, transaction, token, first).run(prepared),
     {
-      lock_timeout: `${lock}ms`,
-      statement_timeout: `${statementTimeoutMs}ms`,
+      ...(prepared.length === 1 ? {} : { lock_timeout: `${lock}ms` }),
       ...tenantSettings(context, organizationId),
     },
   );

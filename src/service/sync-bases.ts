@@ -1,4 +1,4 @@
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto';
 import type { KeyProvider } from '../keys/keys.ts';
 import { signedText } from '../sync/base-signature.ts';
 import { canonicalJson, canonicalRow } from '../sync/canonical.ts';
@@ -25,25 +25,32 @@ export interface BaseSigner {
   isSigned(base: HandedOut, signature: string): Promise<boolean>;
 }
 
+interface Secret {
+  readonly keyId: string;
+  readonly key: KeyObject;
+}
+
 /** Belongs to no configuration of backups. */
 const NO_CONFIGURATION = '00000000-0000-0000-0000-000000000000';
 const MOST_SECRETS = 1000;
 
 export function baseSigner(keys: KeyProvider | undefined): BaseSigner {
-  const secrets = new Map<string, Promise<{ readonly keyId: string; readonly key: Uint8Array }>>();
+  const secrets = new Map<string, Promise<Secret>>();
 
   function secret(provider: KeyProvider, organizationId: UUID, keyId?: string) {
     const name = `${organizationId} ${keyId ?? ''}`;
     const known = secrets.get(name);
     if (known !== undefined) return known;
     const context = { organizationId, configurationId: NO_CONFIGURATION, purpose: 'sync-base' };
-    const asked = keyId === undefined ? provider.macKey(context) : provider.macKey(context, keyId);
+    const given = keyId === undefined ? provider.macKey(context) : provider.macKey(context, keyId);
+    // With a key of Node's own an HMAC of 450 bytes takes 2.5 microseconds, with its bytes 13.
+    const asked = given.then((mac): Secret => ({ keyId: mac.keyId, key: createSecretKey(mac.key) }));
     if (secrets.size >= MOST_SECRETS) secrets.clear();
     secrets.set(name, asked);
     asked.catch(() => secrets.delete(name));
     return asked;
   }
-  const mac = (key: Uint8Array, base: HandedOut): Buffer =>
+  const mac = (key: KeyObject, base: HandedOut): Buffer =>
     createHmac('sha256', key).update(signedText(base)).digest();
 
   return {
@@ -75,9 +82,7 @@ const isUnknownKey = (error: unknown): boolean =>
 
 /** SHA-256 of the canonical row, hexadecimal: equal exactly where two rows mean the same. */
 export function rowHash(row: EntityRow, shape: EntityShape): string {
-  return createHash('sha256')
-    .update(canonicalJson(canonicalRow(row, shape)))
-    .digest('hex');
+  return hash('sha256', canonicalJson(canonicalRow(row, shape)));
 }
 
 /** The parts of a base that a client gave back, where all are there. */

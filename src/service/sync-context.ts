@@ -43,6 +43,8 @@ export type SyncStep =
   | 'WOKEN';
 
 const MINUTE_MS = 60_000;
+/** Operations that are taken, and may be applied, at once. */
+export const MOST_AT_ONCE = 50;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 
 /** Throws `CONFIGURATION_INVALID` for a limit that is none. */
@@ -51,6 +53,7 @@ export function syncLimits(given: SyncLimits = {}): SyncContext['limits'] {
     maxOfflineMs: given.maxOfflineMs ?? 90 * DAY_MS,
     predecessorWaitMs: given.predecessorWaitMs ?? DAY_MS,
     leaseMs: given.leaseMs ?? MINUTE_MS,
+    operationsPerTransaction: given.operationsPerTransaction ?? MOST_AT_ONCE,
     lockTimeoutMs: given.lockTimeoutMs ?? 5_000,
     statementTimeoutMs: given.statementTimeoutMs ?? 30_000,
     historyMs: given.historyMs ?? 400 * DAY_MS,
@@ -63,7 +66,13 @@ export function syncLimits(given: SyncLimits = {}): SyncContext['limits'] {
   for (const [name, value] of [...Object.entries(rest), ...Object.entries(alarmMs)]) {
     if (Number.isSafeInteger(value) && value >= 1) continue;
     throw new DataProtectionError(
-      `\`sync.limits.${name}\` must be whole milliseconds from 1`,
+      `\`sync.limits.${name}\` must be a whole number from 1`,
+      'CONFIGURATION_INVALID',
+    );
+  }
+  if (limits.operationsPerTransaction > MOST_AT_ONCE) {
+    throw new DataProtectionError(
+      `\`sync.limits.operationsPerTransaction\` must be from 1 to ${MOST_AT_ONCE}`,
       'CONFIGURATION_INVALID',
     );
   }

@@ -7,15 +7,13 @@ import { categorizeSyncError } from '../sync/errors.ts';
 import { SyncError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import { applyTogether, BatchFailed } from './sync-apply.ts';
-import type { StreamLane, SyncContext } from './sync-context.ts';
+import { MOST_AT_ONCE, type StreamLane, type SyncContext } from './sync-context.ts';
 import { eventsOf } from './sync-effects.ts';
 import { endOf, failedTry, undecided } from './sync-failure.ts';
 import { afterEnds } from './sync-follow-up.ts';
 import { isPrepared, type Prepared, prepare } from './sync-prepare.ts';
 import { inOrder, runsOf } from './sync-waves.ts';
 
-/** Operations that are taken at once. */
-const MOST_AT_ONCE = 50;
 /** How long one turn of a stream lasts before others have theirs. */
 const SLICE_MS = 100;
 /** Between two tries to reach the database again. */
@@ -109,7 +107,11 @@ class Attempt {
     const atomic = this.#taken[0]?.batchSize !== null;
     if (atomic && prepared.length < this.#taken.length) await this.#failBatch(undefined);
     else if (atomic) await this.#applyAtomic(prepared);
-    else for (const run of runsOf(prepared)) await this.#apply(run);
+    else {
+      const most = this.#context.limits.operationsPerTransaction;
+      for (const run of runsOf(prepared))
+        for (let i = 0; i < run.length; i += most) await this.#apply(run.slice(i, i + most));
+    }
     return [...this.#ends.values()];
   }
 

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { StreamKey } from '../repository/sync-admission.ts';
 import { canonicalJson } from '../sync/canonical.ts';
 import type { Actor } from '../types/actor.ts';
@@ -145,7 +145,7 @@ async function isTrusted(context: SyncContext, actor: Actor, operation: ParsedOp
 function hashOf(operation: ParsedOperation): string {
   const { entityType, entityId, schemaVersion, payload } = operation;
   const told: Json = [operation.operation, entityType, entityId, schemaVersion, payload];
-  return createHash('sha256').update(canonicalJson(told)).digest('hex');
+  return hash('sha256', canonicalJson(told));
 }
 
 export function refusal(code: ErrorCode, message: string, issues: readonly ValidationIssue[] = []): Refusal {

@@ -205,8 +205,8 @@ async function previousOperations(
     const name = JSON.stringify([stream.id, entityType, entityId]);
     const before = last.get(name);
     if (previousOperationId !== undefined) previous.set(candidate, previousOperationId);
-    else if (before === undefined) first.push(one);
-    else if (before !== candidate.operationId) previous.set(candidate, before);
+    else if (before === undefined && stream.lastSequence > 0) first.push(one);
+    else if (before !== undefined && before !== candidate.operationId) previous.set(candidate, before);
     last.set(name, candidate.operationId);
   }
   if (first.length === 0) return previous;

@@ -88,10 +88,7 @@ export async function readSubjects(
       if (changed.length > 0) await outcomes.writeStates(organizationId, changed);
       return new Map(subjects.map(({ id, ...rest }) => [id, rest]));
     },
-    {
-      lock_timeout: `${context.limits.lockTimeoutMs}ms`,
-      ...tenantSettings(context, organizationId),
-    },
+    tenantSettings(context, organizationId),
   );
 }
 

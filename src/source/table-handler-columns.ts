@@ -154,7 +154,7 @@ function isOfType(baseType: string, text: string): boolean {
   if (text.includes('\0')) return false;
   const bound = INTEGERS[baseType];
   if (bound !== undefined) {
-    if (!/^-?\d{1,20}$/.test(text)) return false;
+    if (!/^(?:0|-?[1-9]\d{0,19})$/.test(text)) return false;
     const value = BigInt(text);
     return value < bound && value >= -bound;
   }

@@ -8,6 +8,10 @@ import type { HandledColumn } from './table-handler-columns.ts';
  * so that no type parser of the host's gets hold of it.
  */
 export interface Statements {
+  /** Statements of one table have one, so that sessions may keep their plans. */
+  readonly name: string;
+  /** Whether `care_id` is the key's text; otherwise it is what the caller gave. */
+  readonly byKey: boolean;
   readonly load: string;
   readonly loadLocked: string;
   readonly insert: (columns: readonly string[]) => string;
@@ -31,20 +35,28 @@ export function statementsFor(
   const updatedAt =
     updated === undefined ? 'NULL::text' : instant(`t.${quoteIdent(updated)}::timestamptz`, 'MS');
   const keys = entity.key.map((name) => `t.${quoteIdent(name)}`);
-  const keyArrays = entity.key.map((name, i) => `$${i + 4}::${arrayOf(columns.get(name))}`);
-  const keyNames = entity.key.map((_, i) => `k${i}`);
-  const load = `
-    SELECT w.id AS care_id, ${row} AS care_row, (${visible})::text AS care_visible, (${deleted})::text AS care_deleted,
-           ${branch} AS care_branch, ${updatedAt} AS care_updated_at
-      FROM unnest($3::text[], ${keyArrays.join(', ')}) AS w(id, ${keyNames.join(', ')})
+  const [single] = keys.length === 1 ? keys : [];
+  const byKey = single !== undefined && isPlainKey(columns.get(entity.key[0] ?? ''));
+  const keyType = columns.get(entity.key[0] ?? '')?.baseType ?? 'text';
+  const shownRow = `${row} AS care_row, (${visible})::text AS care_visible, (${deleted})::text AS care_deleted,
+           ${branch} AS care_branch, ${updatedAt} AS care_updated_at`;
+  const load = byKey
+    ? `SELECT ${single}::text AS care_id, ${shownRow} FROM ${table} t WHERE ${single} = ANY ($3::${keyType}[]) ORDER BY ${single}`
+    : `SELECT w.id AS care_id, ${shownRow}
+      FROM unnest($3::text[], ${entity.key.map((name, i) => `$${i + 4}::${arrayOf(columns.get(name))}`).join(', ')})
+        AS w(id, ${entity.key.map((_, i) => `k${i}`).join(', ')})
       JOIN ${table} t ON ${keys.map((key, i) => `${key} = w.k${i}`).join(' AND ')}
      ORDER BY ${keys.join(', ')}`;
 
   const touched = updated !== undefined && columns.get(updated)?.writable === true ? updated : undefined;
-  const input = `(SELECT r.*, j.care_id FROM ROWS FROM (jsonb_populate_recordset(NULL::${table}, $3::jsonb)) WITH ORDINALITY AS r
+  const input = byKey
+    ? `(SELECT r.*, r.${quoteIdent(entity.key[0] ?? '')}::text AS care_id FROM jsonb_populate_recordset(NULL::${table}, $3::jsonb) r)`
+    : `(SELECT r.*, j.care_id FROM ROWS FROM (jsonb_populate_recordset(NULL::${table}, $3::jsonb)) WITH ORDINALITY AS r
       JOIN (SELECT e.value ->> 'care_id' AS care_id, e.ordinality AS care_place FROM jsonb_array_elements($3::jsonb) WITH ORDINALITY e) j
         ON j.care_place = r.ordinality)`;
-  const match = entity.key.map((name) => `t.${quoteIdent(name)} = i.${quoteIdent(name)}`).join(' AND ');
+  // By the index, however many rows the planner expects.
+  const near = byKey ? ` AND ${single} = ANY ($4::${keyType}[])` : '';
+  const match = `${entity.key.map((name) => `t.${quoteIdent(name)} = i.${quoteIdent(name)}`).join(' AND ')}${near}`;
   const set = (names: readonly string[]): string =>
     [
       ...names.map((name) => `${quoteIdent(name)} = i.${quoteIdent(name)}`),
@@ -71,6 +83,8 @@ export function statementsFor(
   };
 
   return {
+    name: `care-${entity.table.root.oid}`,
+    byKey,
     load,
     loadLocked: `${load} FOR UPDATE OF t`,
     insert: (names) => `
@@ -136,5 +150,9 @@ function instant(column: string, digits: 'MS' | 'US'): string {
   return `CASE WHEN isfinite(${column}) AND extract(year FROM ${column} AT TIME ZONE 'UTC') BETWEEN 1 AND 9999
     THEN to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.${digits}"Z"') ELSE ${column}::text END`;
 }
+
+/** Keys whose text is the same however a client writes it, but for the case of a UUID. */
+const isPlainKey = (column: HandledColumn | undefined): boolean =>
+  ['uuid', 'text', 'smallint', 'integer', 'bigint'].includes(column?.baseType ?? '');
 
 const arrayOf = (column: HandledColumn | undefined): string => `${column?.baseType ?? 'text'}[]`;

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { sqlState } from '../postgres/errors.ts';
 import { destroySession, openSession } from '../postgres/session.ts';
@@ -12,6 +12,7 @@ import type {
   HandlerContext,
   LoadedEntity,
 } from '../types/sync-handler.ts';
+import { isUuid } from '../utils/uuid.ts';
 import { type ResolvedEntity, resolveEntities } from './entity-catalog.ts';
 import { type HandledColumn, handledColumns, keyText, shapeOf } from './table-handler-columns.ts';
 import { type Statements, statementsFor } from './table-handler-sql.ts';
@@ -116,14 +117,19 @@ async function load(
     return key === undefined ? [] : [{ id, key }];
   });
   if (keys.length === 0) return new Map();
-  const byColumn = entity.key.map((_, i) => keys.map(({ key }) => key[i] ?? ''));
+  const { byKey, name } = statements;
+  const given = new Map(keys.map(({ id, key }) => [asKey(key[0] ?? ''), id]));
+  const values = byKey
+    ? [keys.map(({ key }) => key[0])]
+    : [keys.map(({ id }) => id), ...entity.key.map((_, i) => keys.map(({ key }) => key[i] ?? ''))];
   const { rows } = await context.tx.query<LoadedRow>(
     purpose === 'APPLY' ? statements.loadLocked : statements.load,
-    [...scopeOf(context), keys.map(({ id }) => id), ...byColumn],
+    [...scopeOf(context), ...values],
+    `${name}-${purpose}`,
   );
   return new Map(
     rows.map((row): [string, LoadedEntity] => [
-      row.care_id,
+      byKey ? (given.get(asKey(row.care_id)) ?? row.care_id) : row.care_id,
       {
         row: decodeRow(columns, row.care_row),
         visible: row.care_visible === 'true',
@@ -342,19 +348,34 @@ async function remove(
 }
 
 async function run(
-  { columns }: HandledTable,
+  { entity, columns, statements }: HandledTable,
   text: string,
   rows: readonly { readonly change: EntityChange; readonly record: Record<string, unknown> }[],
   context: HandlerContext,
   into: Map<string, EntityRow>,
 ): Promise<void> {
-  const records = rows.map(({ change, record }) => ({ ...record, care_id: change.entityId }));
-  const result = await context.tx.query<{ care_id: string; care_row: string }>(text, [
-    ...scopeOf(context),
-    jsonOf(records),
-  ]);
-  for (const { care_id, care_row } of result.rows) into.set(care_id, decodeRow(columns, care_row));
+  const { byKey, name } = statements;
+  const [key = ''] = entity.key;
+  const given = new Map(rows.map(({ change, record }) => [asKey(String(record[key])), change.entityId]));
+  const records = rows.map(({ change, record }) =>
+    byKey ? record : { ...record, care_id: change.entityId },
+  );
+  const written = await context.tx.query<{ care_id: string; care_row: string }>(
+    text,
+    [
+      ...scopeOf(context),
+      jsonOf(records),
+      ...(byKey && text.includes('$4') ? [rows.map(({ record }) => record[key])] : []),
+    ],
+    `${name}-${hash('md5', text)}`,
+  );
+  for (const { care_id, care_row } of written.rows) {
+    into.set(byKey ? (given.get(asKey(care_id)) ?? care_id) : care_id, decodeRow(columns, care_row));
+  }
 }
+
+/** A UUID may be written in either case; nothing else may. */
+const asKey = (text: string): string => (isUuid(text) ? text.toLowerCase() : text);
 
 const invalid = (path: string, message: string, remedy: string): ValidationError =>
   new ValidationError('The row', [{ path, message, remedy }]);

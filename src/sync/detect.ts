@@ -83,9 +83,11 @@ export type Detection =
 const NOTHING: Detection = { kind: 'NOTHING' };
 
 /** What an operation means for its entity as that is now: the table of `docs/sync-protocol.md`. Never throws. */
-export function detectConflict(input: DetectionInput): Detection {
-  const { operation, server, base } = input;
+export function detectConflict(given: DetectionInput): Detection {
+  const { operation, server, base } = given;
   const existed = server.everExisted || (base.known && base.row !== null);
+  const input: DetectionInput =
+    operation === 'CREATE' ? { ...given, base: { known: true, row: null } } : given;
   switch (server.state) {
     case 'VISIBLE':
       return onRow(input, server.row ?? {});
@@ -127,12 +129,13 @@ function conflictOnNothing(
   operation: Writing,
   type: 'UPDATE_DELETE' | 'DEPENDENCY',
 ): DetectedConflict {
-  const base = input.base.known ? (input.base.row ?? {}) : undefined;
-  const client = imageOver(operation, base ?? null, input.payload);
+  const { base } = input;
+  const client = imageOver(operation, base.known ? base.row : null, input.payload);
+  const fields = changesOf(base.known ? (base.row ?? {}) : undefined, client, input);
   return {
     ...conflict(input, type, type === 'DEPENDENCY' ? 'NEVER_EXISTED' : 'SERVER_DELETED'),
     client,
-    fields: changesOf(base, client, input).map(({ serverValue: _, ...field }) => field),
+    fields: fields.map(({ serverValue: _, ...field }) => field),
     creatable: input.server.state !== 'HIDDEN',
   };
 }
@@ -140,26 +143,16 @@ function conflictOnNothing(
 function onRow(input: DetectionInput, server: EntityRow): Detection {
   const { operation, base } = input;
   if (operation === 'DELETE') return deletion(input, server);
-  if (operation === 'CREATE') {
-    const client = { ...input.payload };
-    return compared(
-      input,
-      { base: null, baseKnown: true, client, server },
-      'CREATE_CREATE',
-      'ALREADY_EXISTS',
-    );
-  }
-  const type = operation === 'UPDATE' ? 'UPDATE_UPDATE' : 'FIELD_LEVEL';
-  if (!base.known) {
-    const client = imageOver(operation, server, input.payload);
-    return compared(input, { base: null, baseKnown: false, client, server }, type, 'BASE_UNKNOWN');
-  }
+  const from = base.known ? base.row : server;
   const versions = {
-    base: base.row,
-    baseKnown: true,
-    client: imageOver(operation, base.row, input.payload),
+    base: base.known ? base.row : null,
+    baseKnown: base.known,
+    client: imageOver(operation, from, input.payload),
     server,
   };
+  if (operation === 'CREATE') return compared(input, versions, 'CREATE_CREATE', 'ALREADY_EXISTS');
+  const type = operation === 'UPDATE' ? 'UPDATE_UPDATE' : 'FIELD_LEVEL';
+  if (!base.known) return compared(input, versions, type, 'BASE_UNKNOWN');
   const asked = asks(versions, input);
   return compared(input, versions, type, asked ? 'SERVER_CHANGED' : 'SAME_PATHS');
 }
@@ -229,7 +222,7 @@ function asks(
 }
 
 /** A row with what another names: null is not named. */
-export const namedOver = (server: EntityRow, client: EntityRow): EntityRow => ({
+const namedOver = (server: EntityRow, client: EntityRow): EntityRow => ({
   ...server,
   ...Object.fromEntries(Object.entries(client).filter(([, value]) => value !== null)),
 });
@@ -242,13 +235,12 @@ function changesOf(base: EntityRow | undefined, row: EntityRow, rules: MergeRule
 
 function conflict(input: DetectionInput, type: ConflictType, reason: ConflictReason): DetectedConflict {
   const { base, shape, policies, mergeDisjoint, operationId } = input;
-  const known = type === 'CREATE_CREATE' || base.known;
   return {
     kind: 'CONFLICT',
     type,
     reason,
-    base: type !== 'CREATE_CREATE' && base.known ? base.row : null,
-    baseKnown: known,
+    base: base.known ? base.row : null,
+    baseKnown: base.known,
     client: null,
     server: null,
     merged: null,

@@ -1,9 +1,9 @@
 import type { ConflictStrategy, EntityRow } from '../types/offline-sync.ts';
 import {
   type DetectedConflict,
+  differences,
   type EntityWrite,
   mergeVersions,
-  namedOver,
   newRow,
   writeOf,
 } from './detect.ts';
@@ -176,8 +176,22 @@ function byChoice(conflict: Disputed, sideOf: (path: string) => Side): Resolved 
 }
 
 function asGiven(conflict: Disputed, data: EntityRow | null, strategy: ConflictStrategy): Resolved {
+  const { base, baseKnown, client, server, rules } = conflict;
   const row = data === null ? null : givenRow(conflict, data);
-  return settled(conflict, strategy, row, givenUpFor(row, conflict));
+  if (client === null) return settled(conflict, strategy, row, row === null ? [] : [ALL]);
+  if (row === null && server === null) return settled(conflict, strategy, row, changesOfClient(conflict));
+  // Whether a counter has the client's share cannot be seen from it.
+  const policies = Object.entries(rules.policies).filter(([, policy]) => policy !== 'COUNTER');
+  const { clientChanged, outstanding } = mergeRows({
+    base: (baseKnown ? base : server) ?? {},
+    server: row ?? {},
+    client,
+    shape: rules.shape,
+    policies: Object.fromEntries(policies),
+  });
+  const resolved = settled(conflict, strategy, row, outstanding);
+  const nothingStands = outstanding.length > 0 && outstanding.length === clientChanged.length;
+  return nothingStands ? { ...resolved, outcome: 'SUPERSEDED' } : resolved;
 }
 
 function givenRow({ server, rules }: Disputed, data: EntityRow): EntityRow {
@@ -187,25 +201,6 @@ function givenRow({ server, rules }: Disputed, data: EntityRow): EntityRow {
     ...server,
     ...Object.fromEntries(Object.entries(data).filter(([column]) => !owned.includes(column))),
   };
-}
-
-/** The client's changes that a row does not have. */
-function givenUpFor(row: EntityRow | null, conflict: Disputed): readonly string[] {
-  const { base, baseKnown, client, server, rules } = conflict;
-  if (client === null) return row === null ? [] : [ALL];
-  if (row === null) return changesOfClient(conflict);
-  // Whether a counter has the client's share cannot be seen from it.
-  const policies = Object.fromEntries(
-    Object.entries(rules.policies).filter(([, policy]) => policy !== 'COUNTER'),
-  );
-  const both = baseKnown && base === null && server !== null;
-  return mergeRows({
-    base: base ?? server ?? {},
-    server: row,
-    client: both ? namedOver(server, client) : client,
-    shape: rules.shape,
-    policies,
-  }).outstanding;
 }
 
 /** All that the client changed and the server does not have. */
@@ -224,11 +219,6 @@ function settled(
 ): Resolved {
   const { client, server, rules } = conflict;
   const write = writeOf(server, row, rules.shape);
-  const lost = new Set(superseded);
-  const all = changesOfClient(conflict).every((path) => lost.has(path));
-  const asClient =
-    row === null || client === null ? row === client : writeOf(client, row, rules.shape) === undefined;
-  const outcome = lost.size === 0 ? (asClient ? 'APPLIED' : 'MERGED') : all ? 'SUPERSEDED' : 'MERGED';
   return {
     kind: write === undefined ? 'KEEP' : 'WRITE',
     strategy,
@@ -236,6 +226,12 @@ function settled(
     row: write?.row ?? null,
     changed: write?.changed ?? [],
     superseded,
-    outcome,
+    outcome: outcomeOf(),
   };
+
+  function outcomeOf(): Resolved['outcome'] {
+    if (client === null) return row === null ? 'APPLIED' : 'SUPERSEDED';
+    if (superseded.length > 0) return write === undefined ? 'SUPERSEDED' : 'MERGED';
+    return row !== null && differences(row, client, rules.shape).length === 0 ? 'APPLIED' : 'MERGED';
+  }
 }

@@ -5,10 +5,14 @@ import type { ConflictStrategy, EntityRow, SyncOperation, SyncPriority } from '.
 
 /** The transaction that an operation is applied in. What is written through it stands or falls with the operation. */
 export interface HostTransaction {
-  /** Runs one statement. Rows have what the host's type parsers make of them. Never COMMIT or ROLLBACK with it. */
+  /**
+   * Runs one statement. Rows have what the host's type parsers make of them. With a `name` of its own the session keeps
+   * the statement's plan, for one that runs all the time. Never COMMIT or ROLLBACK with it.
+   */
   query<Row extends object = Record<string, unknown>>(
     text: string,
     values?: readonly unknown[],
+    name?: string,
   ): Promise<{ readonly rows: readonly Row[]; readonly rowCount: number | null }>;
 }
 
@@ -211,6 +215,8 @@ export interface SyncLimits {
   readonly predecessorWaitMs?: number;
   /** How long a worker may be silent over what it has claimed; 60 s. */
   readonly leaseMs?: number;
+  /** How many operations of a stream share a transaction at the most, 1 to 50; 50. */
+  readonly operationsPerTransaction?: number;
   /** For row locks; 5 s. */
   readonly lockTimeoutMs?: number;
   /** For each statement; 30 s. */

@@ -15,6 +15,7 @@ import { entityType, identifyingText, must, optional, timestamp, uuid, wholeNumb
 import { CustomFieldsSchema } from './json.ts';
 import { parseInput } from './parse-input.ts';
 import { checkPayload } from './payload.ts';
+import { plainEnvelope } from './plain-operation.ts';
 import { fieldOf, has, isRecord, listOf, textOf, withRule } from './rules.ts';
 
 const MOST_DEPENDENCIES = 100;
@@ -149,32 +150,58 @@ export function parseOperation(input: unknown): ParsedInput {
     const issue = { path: '', message: 'Must be an object.', remedy: 'Give an operation.' };
     return { issues: [issue], operationId };
   }
-  const { payload, base, envelope } = parts;
+  const { payload, base, version, envelope } = parts;
   const row = payload === undefined ? undefined : take(payload, 'payload');
   const data = base === undefined ? undefined : take(base, 'previousVersion.data');
+  const plain = issues.length === 0 ? plainParts(parts, row) : undefined;
+  if (plain !== undefined) return { operation: completed(plain, row, data), bytes };
   try {
     const parsed = parseInput(QueueOperationSchema, 'The operation', {
       ...envelope,
       ...(row === undefined ? {} : { payload: Object.keys(row).length === 0 ? {} : MARK }),
-      ...(data === undefined ? {} : { previousVersion: { ...parts.version, data: MARK } }),
+      ...(data === undefined ? {} : { previousVersion: { ...version, data: MARK } }),
     });
-    if (issues.length > 0) return { issues, operationId };
-    const { previousVersion, ...rest } = parsed;
-    return {
-      operation: {
-        ...rest,
-        ...(previousVersion === undefined
-          ? {}
-          : { previousVersion: data === undefined ? previousVersion : { ...previousVersion, data } }),
-        payload: row ?? {},
-        schemaVersion: parsed.schemaVersion ?? 1,
-        dependsOn: parsed.dependsOn ?? [],
-      },
-      bytes,
-    };
+    return issues.length > 0 ? { issues, operationId } : { operation: completed(parsed, row, data), bytes };
   } catch (error) {
     return { issues: [...issues, ...issuesOf(error)], operationId };
   }
+}
+
+type Parsed = z.infer<typeof QueueOperationSchema>;
+
+/** An operation of the common kind; undefined: the schema is to look at it. */
+function plainParts(
+  { envelope, base, version }: NonNullable<ReturnType<typeof partsOf>>,
+  row: EntityRow | undefined,
+): Parsed | undefined {
+  const read = plainEnvelope(envelope);
+  if (read === undefined) return undefined;
+  const empty = row === undefined || Object.keys(row).length === 0;
+  if (read.operation === 'DELETE' ? !empty : row === undefined) return undefined;
+  if (base === undefined) return read as Parsed;
+  const { version: number, signature, ...others } = version;
+  const fits =
+    Number.isSafeInteger(number) &&
+    Number(number) >= 0 &&
+    typeof signature === 'string' &&
+    signature.length <= 1000 &&
+    /^[\w.-]+$/.test(signature) &&
+    Object.keys(others).length === 0;
+  return fits ? ({ ...read, previousVersion: { version: number, signature } } as Parsed) : undefined;
+}
+
+/** With the rows that were looked at by themselves, and the defaults. */
+function completed(parsed: Parsed, row: EntityRow | undefined, data: EntityRow | undefined): ParsedOperation {
+  const { previousVersion, ...rest } = parsed;
+  return {
+    ...rest,
+    ...(previousVersion === undefined
+      ? {}
+      : { previousVersion: data === undefined ? previousVersion : { ...previousVersion, data } }),
+    payload: row ?? {},
+    schemaVersion: parsed.schemaVersion ?? 1,
+    dependsOn: parsed.dependsOn ?? [],
+  };
 }
 
 /** Stands for a row that is looked at by itself. */

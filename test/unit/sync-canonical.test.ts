@@ -223,6 +223,7 @@ describe('addDecimals', () => {
     ['1', '1', 'Infinity'],
     ['1e999999999', '1', '0'],
     ['1e-999999999', '1', '0'],
+    ['1'.repeat(10_001), '1', '0'],
   ])('does not compute %s + %s − %s', (a, b, minus) => {
     expect(addDecimals(a, b, minus)).toBeUndefined();
   });

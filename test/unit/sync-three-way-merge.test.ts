@@ -81,6 +81,16 @@ describe('columns', () => {
     });
   });
 
+  it('notes what both have removed', () => {
+    expect(merge([{ a: 1, doc: { x: 1, y: 1 } }, { doc: { y: 1 } }, { doc: { y: 1 } }])).toEqual({
+      merged: { doc: { y: 1 } },
+      conflicts: [],
+      clientChanged: ['/doc/x', '/a'],
+      serverChanged: ['/doc/x', '/a'],
+      outstanding: [],
+    });
+  });
+
   it('knows no column by inheritance', () => {
     const found = merge([{}, {}, JSON.parse('{"constructor":1,"__proto__":{"x":1},"toString":null}')]);
     expect(canonicalJson(found.merged)).toBe('{"__proto__":{"x":1},"constructor":1}');
@@ -367,6 +377,8 @@ describe('keyedBy', () => {
     const ids = (text: string): Json => meds(...[...text].map((id) => ({ id })));
     expect(inDoc([ids('abc'), ids('abcs'), ids('cab')], keyed).merged).toEqual({ doc: ids('cabs') });
     expect(inDoc([ids('abc'), ids('bcas'), ids('abcx')], keyed).merged).toEqual({ doc: ids('bcasx') });
+    expect(inDoc([ids('ab'), ids('asb'), ids('xab')], keyed).merged).toEqual({ doc: ids('asbx') });
+    expect(inDoc([ids('abcd'), ids('acd'), ids('dbca')], keyed).merged).toEqual({ doc: ids('dca') });
     expect(inDoc([ids('abc'), ids('bcas'), ids('cba')], keyed).merged).toEqual({ doc: ids('bcas') });
   });
 
