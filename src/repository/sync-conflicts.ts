@@ -87,12 +87,14 @@ export interface NewConflict {
 /** What a conflict has to know of its operation. */
 export type ConflictingOperation = Pick<
   ClaimedOperation,
-  'id' | 'operationId' | 'userId' | 'deviceId' | 'branchId' | 'entityType' | 'entityId' | 'conflictId'
+  'id' | 'operationId' | 'userId' | 'deviceId' | 'branchId' | 'entityType' | 'entityId'
 >;
 
 export interface SyncConflictQueries {
   /** Enters a conflict of an operation; one of it that is open already is brought up to date instead. */
   storeConflict(operation: ConflictingOperation, found: NewConflict, branchId: UUID | null): Promise<void>;
+  /** Notes on an operation that no worker has which conflict it waits for. */
+  linkConflict(queueId: UUID, conflictId: UUID): Promise<void>;
   findConflict(id: UUID): Promise<SyncConflict | undefined>;
   /** Newest first. */
   listConflicts(input: ListConflictsInput): Promise<Page<SyncConflict>>;
@@ -164,15 +166,12 @@ export function syncConflictQueries(scope: AuthorScope): SyncConflictQueries {
         ['requires_manual_resolution', into.add(resolution === null, 'boolean')],
         ['resolved_at', into.add(resolution === null ? null : at, 'timestamptz')],
       ];
-      const known =
-        operation.conflictId === null
-          ? []
-          : await db.query(
-              `UPDATE ${table} t SET ${sets.map(([column, value]) => `${column} = ${value}`).join(', ')},
+      const known = await db.query(
+        `UPDATE ${table} t SET ${sets.map(([column, value]) => `${column} = ${value}`).join(', ')},
                 redetections = t.redetections + 1, updated_at = $3::timestamptz
           WHERE t.organization_id = $1::uuid AND t.queue_id = $2::uuid AND t.status IN ${OPEN} RETURNING t.id::text AS id`,
-              into.values,
-            );
+        into.values,
+      );
       if (known.length > 0) return;
       const whose: readonly (readonly [string, string])[] = [
         ['id', into.add(found.id, 'uuid')],
@@ -189,6 +188,14 @@ export function syncConflictQueries(scope: AuthorScope): SyncConflictQueries {
          VALUES ($1::uuid, $2::uuid, $3::timestamptz, $3::timestamptz, $3::timestamptz, ${all.map(([, value]) => value).join(', ')})
          ON CONFLICT (id) DO NOTHING`,
         into.values,
+      );
+    },
+
+    async linkConflict(queueId, conflictId) {
+      await db.query(
+        `UPDATE ${queue} q SET conflict_id = $3::uuid, has_conflict = true
+          WHERE q.organization_id = $1::uuid AND q.id = $2::uuid AND q.status = 'CONFLICT'`,
+        [organizationId, queueId, conflictId],
       );
     },
 

@@ -322,6 +322,14 @@ export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
       );
       if (row === undefined) return undefined;
       for (const statement of edited) await db.query(statement, [id]);
+      // Whoever decides no longer waits for what has not arrived.
+      if (intervention.kind === 'DECIDE') {
+        await db.query(
+          `DELETE FROM ${db.table('sync_predecessors')} e WHERE e.successor_id = $1::uuid AND NOT EXISTS (
+             SELECT FROM ${ids} d WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor)`,
+          [id],
+        );
+      }
       const operation = decodeColumns(OPERATION, row);
       if (operation.batchSize !== null && operation.status === 'PENDING') {
         await db.query(

@@ -50,6 +50,8 @@ export class Images {
     if (operation.operation === 'CREATE') return { known: true, row: null };
     const trusted = trustedBase(operation);
     const previous = this.#previousOf(operation);
+    // What it builds on has never arrived, or is forgotten: nobody knows what the client had.
+    if (previous === undefined && this.#isLost(operation)) return UNKNOWN;
     if (previous === undefined) {
       if (trusted !== undefined) return trusted;
       // The version alone tells, as long as nothing has changed since.
@@ -67,6 +69,10 @@ export class Images {
     if (previous.outcome === 'APPLIED' && applied !== null && applied === subject.version)
       return { known: true, row: subject.row };
     return UNKNOWN;
+  }
+
+  #isLost({ previousOperationId }: ClaimedOperation): boolean {
+    return previousOperationId !== null && !this.#known.has(previousOperationId);
   }
 
   #previousOf(

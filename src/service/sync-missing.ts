@@ -13,10 +13,11 @@ export async function storeMissing(
     for (const { operationId } of missing) {
       const operation = await repository.findOperation(operationId);
       if (operation === undefined) continue;
+      const id = uuidv7();
       await repository.storeConflict(
         operation,
         {
-          id: uuidv7(),
+          id,
           detected: { type: 'DEPENDENCY', base: null, client: operation.payload, server: null, fields: [] },
           serverVersionNumber: 0,
           resolution: null,
@@ -28,6 +29,7 @@ export async function storeMissing(
         },
         operation.branchId,
       );
+      await repository.linkConflict(operation.id, id);
     }
     await repository.blockDescendants(
       missing.map(({ id }) => id),
