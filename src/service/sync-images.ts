@@ -71,7 +71,7 @@ export class Images {
     return UNKNOWN;
   }
 
-  #isLost({ previousOperationId }: ClaimedOperation): boolean {
+  #isLost({ previousOperationId }: Pick<Predecessor, 'previousOperationId'>): boolean {
     return previousOperationId !== null && !this.#known.has(previousOperationId);
   }
 
@@ -98,6 +98,7 @@ export class Images {
     if (of.operation === 'CREATE') return { known: true, row: null };
     if (of.previousOperationId !== null && !this.#known.has(of.previousOperationId))
       await this.#read([of.previousOperationId]);
+    if (this.#isLost(of)) return UNKNOWN;
     const before = this.#previousOf(of);
     if (before !== undefined) return this.#imageOf(before, type, depth + 1);
     return trustedBase(of) ?? UNKNOWN;

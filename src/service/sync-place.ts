@@ -204,6 +204,10 @@ async function previousOperations(
     const { entityType, entityId, previousOperationId } = candidate.operation;
     const name = JSON.stringify([stream.id, entityType, entityId]);
     const before = last.get(name);
+    if (previousOperationId === null) {
+      last.set(name, candidate.operationId);
+      continue;
+    }
     if (previousOperationId !== undefined) previous.set(candidate, previousOperationId);
     else if (before === undefined && stream.lastSequence > 0) first.push(one);
     else if (before !== undefined && before !== candidate.operationId) previous.set(candidate, before);

@@ -120,8 +120,11 @@ export interface QueueOperationInput {
   readonly schemaVersion?: number;
   /** What the client changed. */
   readonly previousVersion?: Partial<DataVersion>;
-  /** The one before it on the same entity in its stream; the last one there where left out. */
-  readonly previousOperationId?: UUID;
+  /**
+   * The one before it on the same entity in its stream. null: there is none, it starts from `previousVersion`. Where left
+   * out, the last one there: clients should say, since only they know.
+   */
+  readonly previousOperationId?: UUID | null;
   /** Operations that must have ended well before. */
   readonly dependsOn?: readonly UUID[];
   /** Operations that belong together. */

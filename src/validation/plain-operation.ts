@@ -61,7 +61,7 @@ const READERS: ReadonlyMap<string, Read> = new Map([
   ['entityType', type],
   ['entityId', line(512)],
   ['schemaVersion', whole(1, 1_000_000)],
-  ['previousOperationId', id],
+  ['previousOperationId', (value) => (value === null ? null : id(value))],
   ['priority', oneOf(PRIORITIES)],
   ['occurredAt', time],
   ['stamp', stamp],

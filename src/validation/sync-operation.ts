@@ -68,7 +68,7 @@ export const QueueOperationSchema = withRule(
     payload: optional(row),
     schemaVersion: optional(wholeNumber(1, 1_000_000)),
     previousVersion: optional(dataVersion),
-    previousOperationId: optional(uuid),
+    previousOperationId: optional(uuid.nullable()),
     dependsOn: optional(dependencies),
     batchId: optional(uuid),
     batchSize: optional(wholeNumber(1, MOST_IN_BATCH)),

@@ -170,7 +170,7 @@ export class Device {
       deviceId: this.deviceId,
       epoch: this.epoch,
       sequenceNumber: this.#sequence,
-      ...(previousOperationId === undefined ? {} : { previousOperationId }),
+      previousOperationId: previousOperationId ?? null,
     };
   }
 }

@@ -143,7 +143,7 @@ class Phone {
       entityId,
       payload,
       previousVersion: base,
-      ...(previousOperationId === undefined ? {} : { previousOperationId }),
+      previousOperationId: previousOperationId ?? null,
       stamp: this.stamp(),
     });
   }
