@@ -36,6 +36,7 @@ export type {
   TierState,
   UploadPart,
 } from './storage/storage.ts';
+export { SYNC_MESSAGES, SYNC_PROTOCOL_VERSION, type SyncMessageName } from './sync/messages.ts';
 export * from './types/actor.ts';
 export * from './types/backup.ts';
 export type { Clock } from './types/clock.ts';

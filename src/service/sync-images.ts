@@ -63,12 +63,7 @@ export class Images {
     const applied = previous.appliedVersion;
     if (trusted !== undefined && applied !== null && version !== undefined && version >= applied)
       return trusted;
-    const image = await this.#imageOf(previous, entity.type, 0);
-    if (image.known) return image;
-    // Applied as it was, and nobody has been there since.
-    if (previous.outcome === 'APPLIED' && applied !== null && applied === subject.version)
-      return { known: true, row: subject.row };
-    return UNKNOWN;
+    return this.#imageOf(previous, entity.type, 0);
   }
 
   #isLost({ previousOperationId }: Pick<Predecessor, 'previousOperationId'>): boolean {

@@ -312,7 +312,7 @@ describe('keyedBy', () => {
   it('merges entries by their key', () => {
     const found = inDoc(
       [
-        meds({ id: 'a', dose: 1, unit: 'mg' }, { id: 'b' }, { id: 'c' }, { id: 'd' }),
+        meds({ id: 'a', dose: 1, unit: 'mg' }, { id: 'b' }, { id: 'c' }, { id: 'd' }, { id: 'e' }),
         meds({ id: 's' }, { id: 'a', dose: 2, unit: 'mg' }, { id: 'c' }, { id: 'd' }),
         meds({ id: 'a', dose: 1, unit: 'g' }, { id: 'b' }, { id: 'd', n: 1 }, { id: 'x' }),
       ],
@@ -321,8 +321,8 @@ describe('keyedBy', () => {
     expect(found).toEqual({
       merged: { doc: meds({ id: 's' }, { id: 'a', dose: 2, unit: 'g' }, { id: 'd', n: 1 }, { id: 'x' }) },
       conflicts: [],
-      clientChanged: ['/doc/meds/a/unit', '/doc/meds/c', '/doc/meds/d/n', '/doc/meds/x'],
-      serverChanged: ['/doc/meds/s', '/doc/meds/a/dose', '/doc/meds/b'],
+      clientChanged: ['/doc/meds/a/unit', '/doc/meds/c', '/doc/meds/d/n', '/doc/meds/x', '/doc/meds/e'],
+      serverChanged: ['/doc/meds/s', '/doc/meds/a/dose', '/doc/meds/b', '/doc/meds/e'],
       outstanding: ['/doc/meds/a/unit', '/doc/meds/c', '/doc/meds/d/n', '/doc/meds/x'],
     });
   });
@@ -494,8 +494,10 @@ describe('append', () => {
     expect(inDoc([undefined, undefined, [{ t: 1 }]], policies, more).merged).toEqual({
       doc: [{ t: 1, op: 'OP' }],
     });
-    expect(inDoc([undefined, [{ op: 's' }], [{ t: 1 }]], policies, more).merged).toEqual({
-      doc: [{ op: 's' }, { t: 1, op: 'OP' }],
+    expect(inDoc([undefined, [{ op: 's' }], [{ t: 1 }]], policies, more)).toMatchObject({
+      merged: { doc: [{ op: 's' }, { t: 1, op: 'OP' }] },
+      clientChanged: ['/doc/OP'],
+      serverChanged: ['/doc/s'],
     });
     expect(inDoc([undefined, undefined, []], policies, more)).toMatchObject({
       merged: { doc: [] },
@@ -532,6 +534,7 @@ describe('COUNTER', () => {
     [0, 0.1, 0.2, 0.3],
     [undefined, 3, 5, 8],
     [undefined, undefined, 5, 5],
+    [undefined, undefined, '5.50', '5.5'],
     ['9007199254740993', '9007199254740994', '9007199254740995', '9007199254740996'],
     [1, '2', 4, '5'],
     ['1', 2, '4', 5],
