@@ -169,7 +169,8 @@ CREATE TRIGGER offline_sync_queue_guard_status BEFORE UPDATE OF status ON offlin
 
 -- What an operation waits for. By the predecessor's operation id, since it may not have arrived.
 CREATE TABLE sync_predecessors (
-  successor_id uuid NOT NULL REFERENCES offline_sync_queue ON DELETE CASCADE,
+  -- Of offline_sync_queue; removed with it.
+  successor_id uuid NOT NULL,
   organization_id uuid NOT NULL,
   predecessor uuid NOT NULL,
   -- PREVIOUS: the one before it on the same entity in its stream.

@@ -232,6 +232,8 @@ export function syncSweep(db: Database): SyncSweep {
                 WHERE e.organization_id = q.organization_id AND e.predecessor = q.operation_id
                   AND s.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED'))
             ORDER BY q.id LIMIT ${LIMIT} FOR UPDATE SKIP LOCKED
+         ), cut AS (
+           DELETE FROM ${edges} e USING old o WHERE e.successor_id = o.id
          ), kept AS (
            UPDATE ${ids} d SET final_state = ${stateJson('o')} FROM old o
             WHERE d.organization_id = o.organization_id AND d.operation_id = o.operation_id

@@ -36,7 +36,7 @@ export interface DetectionInput extends MergeRules {
 export type ConflictReason =
   /** Both changed the same. */
   | 'SAME_PATHS'
-  /** The server changed something, and the client deletes, or the entity's options say that nothing is merged unasked. */
+  /** The server changed something, and the client deletes, or the entity’s options say that nothing is merged unasked. */
   | 'SERVER_CHANGED'
   /** The client's values differ, and nobody knows what it had changed. */
   | 'BASE_UNKNOWN'

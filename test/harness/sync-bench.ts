@@ -3,7 +3,6 @@ import { createDataProtection, type DataProtection, type DataProtectionOptions }
 import type { OfflineSyncService } from '../../src/service/offline-sync-service.ts';
 import { defineEntity } from '../../src/source/entity.ts';
 import type { Actor } from '../../src/types/actor.ts';
-import type { Clock } from '../../src/types/clock.ts';
 import type { QueueOperationInput } from '../../src/types/offline-sync.ts';
 import type { SyncEntityOptions, SyncOptions } from '../../src/types/sync-handler.ts';
 import { createTestDatabase, type TestDatabase } from './postgres.ts';
@@ -16,9 +15,6 @@ export const BRANCH_B = '00000000-0000-4000-8000-00000000000b';
 export const ALICE = '00000000-0000-4000-8000-0000000000a1';
 export const BOB = '00000000-0000-4000-8000-0000000000b1';
 export const MANAGER = '00000000-0000-4000-8000-0000000000c1';
-
-/** Recognisable health information: nothing but a row and the sync tables may ever hold it. */
-export const PLANTED = 'PLANTED-PHI-hiv-positive-4711';
 
 /** What a field application has: visits, records of clock-ins, notes, and an outbox for side effects. */
 export const SYNC_SCHEMA = `
@@ -78,7 +74,7 @@ export async function createSyncBench(
 }
 
 /** On a migrated database, which goes with the bench. */
-export async function syncBenchOn(
+async function syncBenchOn(
   database: TestDatabase,
   {
     syncOptions,
@@ -129,17 +125,6 @@ export async function syncBenchOn(
     async [Symbol.asyncDispose]() {
       for (const one of opened) await one.close();
       await database[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** A clock that the test moves. */
-export function movedClock(at = '2026-05-01T10:00:00.000Z'): Clock & { move(ms: number): void } {
-  let now = Date.parse(at);
-  return {
-    now: () => new Date(now),
-    move: (ms) => {
-      now += ms;
     },
   };
 }

@@ -9,7 +9,7 @@ import { catalogDump } from '../harness/catalog-dump.ts';
 import { endPool } from '../harness/end-pool.ts';
 import { createTestDatabase, startPostgres, type TestDatabase } from '../harness/postgres.ts';
 
-const NAMES = ['0001_backup', '0002_audit', '0003_work'];
+const NAMES = ['0001_backup', '0002_audit', '0003_work', '0004_sync'];
 const TABLES = [
   'audit_heads',
   'audit_log',
@@ -19,8 +19,16 @@ const TABLES = [
   'backup_snapshots',
   'counters',
   'migrations',
+  'offline_sessions',
+  'offline_sync_queue',
   'restore_operations',
   'storage_jobs',
+  'sync_conflicts',
+  'sync_entity_state',
+  'sync_events',
+  'sync_operation_ids',
+  'sync_predecessors',
+  'sync_streams',
 ];
 
 async function tables(pool: pg.Pool, schema: string): Promise<string[]> {

@@ -17,6 +17,18 @@ import {
   ENCRYPTION_ALGORITHMS,
 } from '../../src/types/encryption.ts';
 import {
+  CONFLICT_STATUSES,
+  CONFLICT_STRATEGIES,
+  CONFLICT_TYPES,
+  OFFLINE_SESSION_STATUSES,
+  SYNC_EVENT_TYPES,
+  SYNC_LANES,
+  SYNC_OPERATIONS,
+  SYNC_OUTCOMES,
+  SYNC_PRIORITIES,
+  SYNC_QUEUE_STATUSES,
+} from '../../src/types/offline-sync.ts';
+import {
   BackupConfigurationSchema,
   BackupSnapshotSchema,
   RestoreOperationSchema,
@@ -47,6 +59,18 @@ const VOCABULARIES: Readonly<Record<string, readonly string[]>> = {
   storage_jobs_status_known: STORAGE_JOB_STATUSES,
   restore_operations_status_known: RESTORE_STATUSES,
   restore_operations_conflict_resolution_strategy_known: CONFLICT_RESOLUTION_STRATEGIES,
+  sync_streams_numbered_by_known: ['CLIENT', 'SERVER'],
+  offline_sync_queue_operation_known: SYNC_OPERATIONS,
+  offline_sync_queue_status_known: SYNC_QUEUE_STATUSES,
+  offline_sync_queue_outcome_known: SYNC_OUTCOMES,
+  offline_sync_queue_priority_known: SYNC_PRIORITIES,
+  offline_sync_queue_lane_known: SYNC_LANES,
+  sync_predecessors_kind_known: ['DEPENDS_ON', 'PREVIOUS'],
+  sync_conflicts_conflict_type_known: CONFLICT_TYPES,
+  sync_conflicts_status_known: CONFLICT_STATUSES,
+  sync_conflicts_auto_resolution_strategy_known: CONFLICT_STRATEGIES,
+  offline_sessions_status_known: OFFLINE_SESSION_STATUSES,
+  sync_events_type_known: SYNC_EVENT_TYPES,
 };
 
 describe('the tables and the types do not drift apart', () => {

@@ -157,16 +157,14 @@ test('a worker that is slower than its lease is undone where another was there',
 }, async () => {
   const device = new Device();
   const entityId = randomUUID();
-  await bench
-    .as(ALICE)
-    .queueOperation(
-      device.does({
-        operation: 'CREATE',
-        entityType: 'VISIT',
-        entityId,
-        payload: { id: entityId, branch_id: BRANCH_A },
-      }),
-    );
+  await bench.as(ALICE).queueOperation(
+    device.does({
+      operation: 'CREATE',
+      entityType: 'VISIT',
+      entityId,
+      payload: { id: entityId, branch_id: BRANCH_A },
+    }),
+  );
   let slow = true;
   const other = await bench.open({
     hooks: {
