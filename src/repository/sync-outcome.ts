@@ -95,10 +95,10 @@ export function syncOutcomes(db: Database): SyncOutcomes {
   const now = (): Timestamp => db.clock.now().toISOString();
 
   const wanted = `json_to_recordset($2::json) AS k("entityType" text, "entityId" text)`;
-  /** By the index, however many rows the planner expects: the LIMIT keeps it from joining otherwise. */
+  /** By the index, however many rows the planner expects: OFFSET 0 keeps it from joining otherwise. */
   const one = (alias: string): string =>
     `SELECT s.* FROM ${state} s WHERE s.organization_id = $1::uuid AND s.entity_type = ${alias}."entityType"
-        AND s.entity_id = ${alias}."entityId" LIMIT 1`;
+        AND s.entity_id = ${alias}."entityId" OFFSET 0`;
   const upsertStates = (from: string): string => `
       INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, effective_at, updated_at)
       SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."effectiveAt", $2::timestamptz
