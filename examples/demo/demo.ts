@@ -3,6 +3,7 @@ import { type Actor, createKeyringFile, localKeyring } from '../../src/index.ts'
 import { platformId } from '../care-platform/generate.ts';
 import { backUp, type OnSnapshotOpen, showSnapshot, type TakenBackup } from './backup.ts';
 import { damageCopy } from './damage.ts';
+import { takeInShift } from './offline.ts';
 import type { DemoOptions } from './options.ts';
 import { fillDatabase, SEED } from './platform.ts';
 import { Proofs } from './proofs.ts';
@@ -75,6 +76,9 @@ export async function runDemo(options: DemoOptions, workspace: Workspace, screen
 
   screen.heading('Searching the stored bytes for what the clients’ rows say');
   await proveSecrecy(stage);
+
+  screen.heading('Taking in an offline shift');
+  await takeInShift(stage);
 
   screen.heading('Figures');
   showFigures(screen, taken, { verifyMs, restoreMs: restored.duration ?? 0, started });

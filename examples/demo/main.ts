@@ -1,7 +1,7 @@
 /**
  * The main job on a bare machine: a care platform in an embedded PostgreSQL, an encrypted backup of one of its
- * organizations while it is written to, and the proof that the restored rows are those of the backup's moment.
- * Ends with 0 only if every proof held.
+ * organizations while it is written to, and the proof that the restored rows are those of the backup's moment;
+ * then an offline shift of a field worker's phone. Ends with 0 only if every proof held.
  */
 import { once } from 'node:events';
 import { DataProtectionError } from '../../src/index.ts';

@@ -19,6 +19,9 @@ const SABOTAGES = [
   'old-sequence',
   'no-row-security',
   'plaintext',
+  'second-note',
+  'late-clock-in',
+  'lost-edit',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 

@@ -12,6 +12,9 @@ const PROOFS = {
   constraints: 'keys, checks and foreign keys hold',
   sequences: 'new rows get new numbers',
   rowSecurity: 'row-level security is in force',
+  offlineOnce: 'what a device hands in twice takes effect once',
+  offlineOrder: 'a clock-in overtakes the notes that were handed in before it',
+  offlineConflict: 'every edit is in a row, a conflict or a supersession',
 } as const;
 
 type ProofName = keyof typeof PROOFS;

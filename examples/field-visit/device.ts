@@ -1,10 +1,20 @@
 import { randomUUID } from 'node:crypto';
-import type { AdmissionAnswer, EntityRow, OperationState, SyncOperation } from '../../src/index.ts';
+import type {
+  AdmissionAnswer,
+  EntityRow,
+  OfflineEntity,
+  OfflineSession,
+  OperationState,
+  SyncOperation,
+  SyncPriority,
+} from '../../src/index.ts';
 
-interface Outgoing {
+/** Something that was done on a device. */
+export interface Edit {
   readonly operationId: string;
+  readonly entityType: string;
   readonly entityId: string;
-  readonly [field: string]: unknown;
+  readonly payload: EntityRow;
 }
 
 /** A phone: rows that it took along, an outbox, and now and then a network. */
@@ -16,7 +26,10 @@ export class Device {
   readonly #last = new Map<string, string>();
   readonly #bootId = randomUUID();
   #sequence = 0;
-  #outbox: Outgoing[] = [];
+  #online = true;
+  #session: OfflineSession | undefined;
+  #outbox: Edit[] = [];
+  #acknowledged: Edit[] = [];
 
   constructor(url: string, token: string) {
     this.#url = url;
@@ -27,11 +40,20 @@ export class Device {
     return this.#outbox.length;
   }
 
-  async post<Answer>(path: string, body: object): Promise<Answer> {
+  /** What the server has said that it has. */
+  get acknowledged(): readonly Edit[] {
+    return this.#acknowledged;
+  }
+
+  async send<Answer>(method: 'POST' | 'PATCH' | 'GET', path: string, body?: object): Promise<Answer> {
+    if (!this.#online) throw new Error('There is no network');
     const response = await fetch(`${this.#url}${path}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', authorization: `Bearer ${this.#token}` },
-      body: JSON.stringify({ protocol: 1, ...body }),
+      method,
+      headers: {
+        authorization: `Bearer ${this.#token}`,
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify({ protocol: 1, ...body }) }),
     });
     const answer: unknown = await response.json();
     if (!response.ok) throw new Error(`${path}: ${response.status} ${JSON.stringify(answer)}`);
@@ -40,26 +62,55 @@ export class Device {
 
   /** Takes rows along, with what the server says they are. */
   async take(entityType: string, entityIds: readonly string[]): Promise<void> {
-    const { entities } = await this.post<{
-      entities: { entityId: string; version: number; data: EntityRow; signature?: string }[];
-    }>('/sync/read', { entityType, entityIds });
+    const { entities } = await this.send<{ entities: OfflineEntity[] }>('POST', '/sync/read', {
+      entityType,
+      entityIds,
+    });
     for (const { entityId, version, data, signature } of entities) {
       this.#bases.set(entityId, { version, data, ...(signature === undefined ? {} : { signature }) });
       this.#last.delete(entityId);
     }
   }
 
-  /** Does something without a network. Gives the operation's id. */
-  does(operation: SyncOperation, entityType: string, entityId: string, payload: EntityRow): string {
+  /** Says that it will be away, and is. */
+  async goOffline(): Promise<void> {
+    const { deviceId } = this;
+    const networkStatus = { online: false };
+    this.#session = await this.send<OfflineSession>('POST', '/sessions', { deviceId, networkStatus });
+    this.#online = false;
+  }
+
+  async comeBack(): Promise<void> {
+    this.#online = true;
+    if (this.#session === undefined) return;
+    const networkStatus = { online: true, connectionType: '4g' };
+    await this.send('PATCH', '/sessions', { sessionId: this.#session.id, networkStatus });
+  }
+
+  /** Says that the time offline is over. */
+  async endSession(): Promise<OfflineSession> {
+    return this.send<OfflineSession>('PATCH', '/sessions', { sessionId: this.#session?.id });
+  }
+
+  /** Does something without asking the server. Gives the operation's id. */
+  does(
+    operation: SyncOperation,
+    entityType: string,
+    entityId: string,
+    payload: EntityRow,
+    more: { readonly priority?: SyncPriority } = {},
+  ): string {
     const operationId = randomUUID();
     const previousVersion = this.#bases.get(entityId);
     this.#sequence += 1;
-    this.#outbox.push({
+    const outgoing = {
       ...{ operationId, sequenceNumber: this.#sequence, operation, entityType, entityId, payload },
       previousOperationId: this.#last.get(entityId) ?? null,
       ...(previousVersion === undefined ? {} : { previousVersion }),
       stamp: this.#stamp(),
-    });
+      ...more,
+    };
+    this.#outbox.push(outgoing);
     this.#last.set(entityId, operationId);
     return operationId;
   }
@@ -71,18 +122,20 @@ export class Device {
       const operations = this.#outbox.slice(i, i + 200);
       const { deviceId } = this;
       const body = { deviceId, epoch: 1, sentAt: this.#stamp(), operations };
-      all.push(...(await this.post<{ answers: AdmissionAnswer[] }>('/sync/push', body)).answers);
+      all.push(...(await this.send<{ answers: AdmissionAnswer[] }>('POST', '/sync/push', body)).answers);
     }
     if (answer === 'LOST') return [];
     const taken = new Set(
       all.filter(({ status }) => status !== 'REJECTED').map(({ operationId }) => operationId),
     );
-    this.#outbox = this.#outbox.filter(({ operationId }) => !taken.has(operationId));
+    const isTaken = ({ operationId }: Edit): boolean => taken.has(operationId);
+    this.#acknowledged = [...this.#acknowledged, ...this.#outbox.filter(isTaken)];
+    this.#outbox = this.#outbox.filter((edit) => !isTaken(edit));
     return all;
   }
 
   async states(operationIds: readonly string[]): Promise<readonly OperationState[]> {
-    return (await this.post<{ states: OperationState[] }>('/sync/states', { operationIds })).states;
+    return (await this.send<{ states: OperationState[] }>('POST', '/sync/states', { operationIds })).states;
   }
 
   #stamp() {

@@ -2,12 +2,18 @@
 import { randomBytes } from 'node:crypto';
 import { localKeyring } from '../../src/index.ts';
 import { startEmbeddedPostgres } from '../../test/harness/embedded-postgres.ts';
-import { runFieldVisit } from './field.ts';
+import { withField } from './field.ts';
+import { runScenario } from './scenario.ts';
 
-const server = await startEmbeddedPostgres({ log: (line) => console.log(line) });
+const say = (line: string): void => console.log(line);
+const server = await startEmbeddedPostgres({ log: say });
 try {
   const keys = localKeyring({ keys: [{ id: 'example', key: randomBytes(32) }], current: 'example' });
-  await runFieldVisit(server.url, keys, (line) => console.log(line));
+  const findings = await withField({ url: server.url, keys }, (field) => runScenario(field, { say }));
+  for (const [name, { held, details }] of Object.entries(findings)) {
+    say(`${held ? 'PROVEN' : 'FAILED'} ${name}: ${details}`);
+    if (!held) process.exitCode = 1;
+  }
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;

@@ -11,8 +11,8 @@ const person = (n: number, permissions: Actor['permissions']): Actor => ({
 });
 
 /** Who a token stands for. A platform has sessions of its own; that is not what this example is about. */
-export const PEOPLE: Readonly<Record<string, Actor>> = {
-  'token-ana': person(1, ['sync:write', 'sync:read']),
-  'token-ben': person(2, ['sync:write', 'sync:read']),
-  'token-supervisor': person(3, ['sync:read', 'sync:resolve']),
-};
+export const PEOPLE: ReadonlyMap<string, Actor> = new Map([
+  ['token-ana', person(1, ['sync:write', 'sync:read'])],
+  ['token-ben', person(2, ['sync:write', 'sync:read'])],
+  ['token-supervisor', person(3, ['sync:read', 'sync:resolve'])],
+]);

@@ -1,8 +1,9 @@
-import Fastify, { type FastifyInstance } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import {
   type Actor,
   type DataProtection,
   DataProtectionError,
+  type OfflineSyncService,
   SYNC_MESSAGES,
   SYNC_PROTOCOL_VERSION,
   ValidationError,
@@ -12,44 +13,46 @@ import { PEOPLE } from './people.ts';
 const protocol = SYNC_PROTOCOL_VERSION;
 const STATUS: Readonly<Record<string, number>> = {
   VALIDATION_FAILED: 400,
+  ENTITY_UNKNOWN: 400,
   FORBIDDEN: 403,
   NOT_FOUND: 404,
   INVALID_STATE: 409,
   CONFLICT_STALE: 409,
-  DATABASE_UNAVAILABLE: 503,
 };
 
 /** The messages of the sync protocol over HTTP, as a platform would put them beside its own routes. */
 export function createServer(protection: DataProtection): FastifyInstance {
   // Of 1 MiB of operations the envelope takes a little more.
   const server = Fastify({ bodyLimit: 1_200_000, logger: false });
+  const syncFor = (request: FastifyRequest): OfflineSyncService => protection.sync(actorOf(request));
 
-  const actorOf = (authorization: string | undefined): Actor => {
-    const actor = PEOPLE[authorization?.replace(/^Bearer /, '') ?? ''];
-    if (actor === undefined) throw new DataProtectionError('Nobody is logged in', 'FORBIDDEN');
-    return actor;
-  };
+  // Before the body is read.
+  server.addHook('onRequest', async (request) => void actorOf(request));
   server.setErrorHandler((error, _request, reply) => {
-    if (!(error instanceof DataProtectionError)) {
-      return reply.code(500).send({ code: 'INTERNAL', message: 'Something went wrong', retryable: true });
-    }
-    const { code, message, retryable } = error;
-    const issues = error instanceof ValidationError ? { issues: error.issues } : {};
-    return reply.code(STATUS[code] ?? 500).send({ code, message, retryable, ...issues });
+    const { status, body } = answerTo(error);
+    return reply.code(status).send(body);
   });
 
-  server.post<{
-    Body: { operations?: readonly object[]; deviceId?: string; epoch?: number; sentAt?: never };
-  }>('/sync/push', async (request) => {
-    const sync = protection.sync(actorOf(request.headers.authorization));
+  server.post('/sync/push', async (request) => {
     // Each operation is judged by itself: a bad one must not keep the others.
-    const { operations = [], deviceId, epoch, sentAt } = request.body ?? {};
-    const named = operations.map((operation) => ({
-      ...(deviceId === undefined ? {} : { deviceId }),
+    const { operations, ...envelope } = partsOf(request.body);
+    const { deviceId, installationId, epoch, sentAt } = accepted(
+      'PushRequest',
+      SYNC_MESSAGES.PushRequest.safeParse({
+        ...envelope,
+        operations: Array.isArray(operations) ? [] : operations,
+      }),
+    );
+    const shared = {
+      deviceId,
+      ...(installationId === undefined ? {} : { installationId }),
       ...(epoch === undefined ? {} : { epoch }),
-      ...operation,
-    }));
-    const answers = await sync.queueOperations(named as never, sentAt === undefined ? {} : { sentAt });
+    };
+    const named = (operations as object[]).map((operation) => ({ ...shared, ...operation }));
+    const answers = await syncFor(request).queueOperations(
+      named as never,
+      sentAt === undefined ? {} : { sentAt },
+    );
     return { protocol, answers, server: { epoch: null, anchor: null } };
   });
 
@@ -58,29 +61,83 @@ export function createServer(protection: DataProtection): FastifyInstance {
       'ReadRequest',
       SYNC_MESSAGES.ReadRequest.safeParse(request.body),
     );
-    const entities = await protection
-      .sync(actorOf(request.headers.authorization))
-      .readForOffline(entityType, entityIds);
-    return { protocol, entities };
+    return { protocol, entities: await syncFor(request).readForOffline(entityType, entityIds) };
   });
 
   server.post('/sync/states', async (request) => {
     const { operationIds } = accepted('StatesRequest', SYNC_MESSAGES.StatesRequest.safeParse(request.body));
-    const states = await protection
-      .sync(actorOf(request.headers.authorization))
-      .getOperationStates(operationIds);
-    return { protocol, states };
+    return { protocol, states: await syncFor(request).getOperationStates(operationIds) };
   });
 
-  server.get('/conflicts', async (request) =>
-    protection.sync(actorOf(request.headers.authorization)).listConflicts({ status: ['PENDING_MANUAL'] }),
+  server.post('/sessions', async (request) => {
+    const { deviceId, networkStatus } = accepted(
+      'SessionStart',
+      SYNC_MESSAGES.SessionStart.safeParse(request.body),
+    );
+    const { userId, organizationId } = actorOf(request);
+    const more = networkStatus === undefined ? {} : { networkStatus };
+    return syncFor(request).startOfflineSession(userId, deviceId, organizationId, more);
+  });
+
+  /** With a network status the session goes on, without it ends. */
+  server.patch('/sessions', async (request) => {
+    if ('networkStatus' in partsOf(request.body)) {
+      const { sessionId, networkStatus } = accepted(
+        'SessionNetwork',
+        SYNC_MESSAGES.SessionNetwork.safeParse(request.body),
+      );
+      return syncFor(request).updateNetworkStatus(sessionId, networkStatus);
+    }
+    const { sessionId } = accepted('SessionEnd', SYNC_MESSAGES.SessionEnd.safeParse(request.body));
+    return syncFor(request).endOfflineSession(sessionId);
+  });
+
+  server.get<{ Querystring: { status?: 'PENDING_MANUAL' | 'RESOLVED' } }>('/conflicts', async (request) =>
+    syncFor(request).listConflicts({ status: [request.query.status ?? 'PENDING_MANUAL'] }),
   );
 
-  server.post('/conflicts/resolve', async (request) => {
-    const { resolution } = accepted('ResolveRequest', SYNC_MESSAGES.ResolveRequest.safeParse(request.body));
-    return protection.sync(actorOf(request.headers.authorization)).resolveConflict(resolution);
+  server.post<{ Params: { id: string } }>('/conflicts/:id/resolve', async (request) => {
+    const { resolution, ...envelope } = partsOf(request.body);
+    const named = { ...envelope, resolution: { ...partsOf(resolution), conflictId: request.params.id } };
+    const message = accepted('ResolveRequest', SYNC_MESSAGES.ResolveRequest.safeParse(named));
+    return syncFor(request).resolveConflict(message.resolution);
   });
   return server;
+}
+
+class NotLoggedIn extends Error {}
+
+function actorOf({ headers }: FastifyRequest): Actor {
+  const actor = PEOPLE.get(headers.authorization?.replace(/^Bearer /, '') ?? '');
+  if (actor === undefined) throw new NotLoggedIn();
+  return actor;
+}
+
+/** What the caller is told of an error: the library's messages are safe to show, others' and causes are not. */
+function answerTo(error: unknown): { status: number; body: object } {
+  if (error instanceof DataProtectionError) {
+    const { code, message, retryable } = error;
+    const issues = error instanceof ValidationError ? { issues: error.issues } : {};
+    return {
+      status: STATUS[code] ?? (retryable ? 503 : 500),
+      body: { code, message, retryable, ...issues },
+    };
+  }
+  if (error instanceof NotLoggedIn) {
+    return { status: 401, body: { code: 'NOT_LOGGED_IN', message: 'Nobody is logged in', retryable: false } };
+  }
+  // Such as a body that is too large or no JSON.
+  const { statusCode } = partsOf(error);
+  return typeof statusCode === 'number' && statusCode < 500
+    ? {
+        status: statusCode,
+        body: { code: 'BAD_REQUEST', message: 'The request cannot be read', retryable: false },
+      }
+    : { status: 500, body: { code: 'INTERNAL', message: 'Something went wrong', retryable: true } };
+}
+
+function partsOf(value: unknown): { readonly [name: string]: unknown } {
+  return typeof value === 'object' && value !== null ? { ...value } : {};
 }
 
 type Checked<T> =

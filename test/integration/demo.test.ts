@@ -57,7 +57,7 @@ const linesOf = (output: string, start: string): string[] =>
 
 test('the demo proves everything and leaves nothing', { timeout: LIMIT_MS }, async () => {
   const { code, output } = await runDemo();
-  expect(output).toContain('All 10 proofs held.');
+  expect(output).toContain('All 13 proofs held.');
   expect(linesOf(output, 'FAILED')).toEqual([]);
   expect(code).toBe(0);
   expect(output).not.toContain('\u001b');
@@ -69,9 +69,9 @@ test('the demo proves everything and leaves nothing', { timeout: LIMIT_MS }, asy
 test('every proof can fail, is then named, and makes the demo fail', { timeout: LIMIT_MS }, async () => {
   const { code, output } = await runDemo({
     CARE_DEMO_SABOTAGE:
-      'no-writer,no-damage,alter-row,lose-row,foreign-row,no-constraint,old-sequence,no-row-security,plaintext',
+      'no-writer,no-damage,alter-row,lose-row,foreign-row,no-constraint,old-sequence,no-row-security,plaintext,second-note,late-clock-in,lost-edit',
   });
-  const failed = linesOf(output, 'FAILED: ').slice(-9).join('\n');
+  const failed = linesOf(output, 'FAILED: ').slice(-12).join('\n');
   expect(code).toBe(1);
   expect(failed).toContain('verification finds one flipped bit');
   expect(failed).toContain('a damaged copy is not restored and leaves nothing: it was restored');
@@ -82,13 +82,16 @@ test('every proof can fail, is then named, and makes the demo fail', { timeout: 
   expect(failed).toMatch(/keys, checks and foreign keys hold: unlike the live ones: tasks: CHECK/);
   expect(failed).toContain('new rows get new numbers: wrong in tasks');
   expect(failed).toContain('row-level security is in force');
-  expect(output).toContain('9 of 10 proofs failed.');
+  expect(failed).toMatch(/what a device hands in twice takes effect once: .*; 301 notes/);
+  expect(failed).toMatch(/a clock-in overtakes the notes .*applied behind 2\d\d of them/);
+  expect(failed).toMatch(/every edit is in a row, .*: lost: Visit\/mood$/m);
+  expect(output).toContain('12 of 13 proofs failed.');
 });
 
 test('one altered row is enough', { timeout: LIMIT_MS }, async () => {
   const { code, output } = await runDemo({ CARE_DEMO_SABOTAGE: 'alter-row' });
   expect(code).toBe(1);
-  expect(output).toContain('1 of 10 proofs failed.');
+  expect(output).toContain('1 of 13 proofs failed.');
   expect(linesOf(output, 'FAILED: every restored row equals').at(-1)).toMatch(/: not equal: visits$/);
 });
 
