@@ -84,7 +84,10 @@ export class Producers {
         await link.end();
         throw error;
       }
-      if (this.#state === 'closed') await link.end();
+      if (this.#state === 'closed') {
+        await link.end();
+        throw unavailable('is closed');
+      }
       return { link, byKind };
     } catch (error) {
       this.#open = undefined;

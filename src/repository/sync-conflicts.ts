@@ -112,13 +112,12 @@ export interface SyncConflictQueries {
   reopenConflict(queueId: UUID): Promise<void>;
   /** An entity has come to be: operations that waited for it as DEPENDENCY conflicts go on. */
   reopenDependency(entityType: string, entityId: string): Promise<number>;
-  /** The same for operations that waited for one that has arrived. */
-  reopenArrived(operationIds: readonly UUID[]): Promise<number>;
   /** Gives numbers to conflicts that have none. */
   numberConflicts(): Promise<void>;
 }
 
-const OPEN = `('DETECTED', 'AUTO_RESOLVING', 'PENDING_MANUAL', 'RESOLVING')`;
+/** States of a conflict that is not over. */
+export const OPEN = `('DETECTED', 'AUTO_RESOLVING', 'PENDING_MANUAL', 'RESOLVING')`;
 const MOST_NUMBERED = 200;
 
 export function syncConflictQueries(scope: AuthorScope): SyncConflictQueries {
@@ -128,21 +127,6 @@ export function syncConflictQueries(scope: AuthorScope): SyncConflictQueries {
   const now = (): Timestamp => db.clock.now().toISOString();
   const select = selectColumns(CONFLICT, 't');
   const jsonOrNull = (value: EntityRow | null): string | null => (value === null ? null : jsonText(value));
-
-  const reopen = (where: string, values: readonly (string | readonly string[])[]): Promise<number> =>
-    db
-      .query(
-        `WITH closed AS (
-           UPDATE ${table} t SET status = 'CANCELLED', resolved_at = $2::timestamptz, updated_at = $2::timestamptz
-            WHERE t.organization_id = $1::uuid AND t.status IN ${OPEN} AND t.conflict_type = 'DEPENDENCY' AND ${where}
-           RETURNING t.queue_id
-         )
-         UPDATE ${queue} q SET status = 'PENDING', status_reason = NULL, conflict_id = NULL, next_retry_at = NULL,
-                updated_at = $2::timestamptz
-           FROM closed c WHERE q.id = c.queue_id AND q.status = 'CONFLICT' RETURNING q.id::text AS id`,
-        [organizationId, now(), ...values],
-      )
-      .then((rows) => rows.length);
 
   return {
     async storeConflict(operation, found, branchId) {
@@ -263,15 +247,21 @@ export function syncConflictQueries(scope: AuthorScope): SyncConflictQueries {
       );
     },
 
-    reopenDependency: (entityType, entityId) =>
-      reopen('t.entity_type = $3 AND t.entity_id = $4', [entityType, entityId]),
-
-    reopenArrived: (operationIds) =>
-      reopen(
-        `EXISTS (SELECT FROM ${db.table('sync_predecessors')} e WHERE e.successor_id = t.queue_id
-           AND e.organization_id = $1::uuid AND e.predecessor = ANY ($3::uuid[]))`,
-        [operationIds],
-      ),
+    async reopenDependency(entityType, entityId) {
+      const rows = await db.query(
+        `WITH closed AS (
+           UPDATE ${table} t SET status = 'CANCELLED', resolved_at = $2::timestamptz, updated_at = $2::timestamptz
+            WHERE t.organization_id = $1::uuid AND t.status IN ${OPEN} AND t.conflict_type = 'DEPENDENCY'
+              AND t.entity_type = $3 AND t.entity_id = $4
+           RETURNING t.queue_id
+         )
+         UPDATE ${queue} q SET status = 'PENDING', status_reason = NULL, conflict_id = NULL, next_retry_at = NULL,
+                updated_at = $2::timestamptz
+           FROM closed c WHERE q.id = c.queue_id AND q.status = 'CONFLICT' RETURNING q.id::text AS id`,
+        [organizationId, now(), entityType, entityId],
+      );
+      return rows.length;
+    },
 
     async numberConflicts() {
       await db.withTransaction(async (transaction) => {

@@ -4,6 +4,7 @@ import type { SyncReason } from '../types/sync-reasons.ts';
 import type { Database, RawRow } from './database.ts';
 import { HOLDING } from './sync-blocking.ts';
 import { MOST_CLAIMS } from './sync-claims.ts';
+import { OPEN } from './sync-conflicts.ts';
 import { stateJson } from './sync-queue.ts';
 
 /** A stream of some organization. */
@@ -36,6 +37,10 @@ export interface SyncSweep {
   expireOverdue(): Promise<readonly SweptOperation[]>;
   /** Operations that have waited too long for one that has not arrived. */
   missingPredecessors(waitMs: number): Promise<readonly SweptOperation[]>;
+  /** Those of them whose predecessors have all arrived since: their conflicts are taken back. */
+  predecessorsArrived(): Promise<readonly SweptOperation[]>;
+  /** Such operations whose predecessors have all arrived since: their conflicts are taken back. */
+  predecessorsArrived(): Promise<readonly SweptOperation[]>;
   /** What CRITICAL operations wait for goes with them. */
   raiseLanes(): Promise<readonly SweptOperation[]>;
   /** BLOCKED operations that nothing blocks any more. */
@@ -61,14 +66,18 @@ export function syncSweep(db: Database): SyncSweep {
   const edges = db.table('sync_predecessors');
   const events = db.table('sync_events');
   const now = (): Timestamp => db.clock.now().toISOString();
+  /** That an operation (alias q) builds on one that has not arrived. */
+  const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND NOT EXISTS (
+    SELECT FROM ${ids} d WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor))`;
 
-  /** Changes the operations that `chosen` selects (alias q), and enters an event for each. */
+  /** Changes the operations that `chosen` selects (alias q), and enters an event for each. `also`: further CTEs. */
   async function change(
     chosen: string,
     to: SyncQueueStatus,
     reason: SyncReason | null,
     event: SyncEventType,
     values: readonly (string | number | readonly string[])[] = [],
+    also = '',
   ): Promise<readonly SweptOperation[]> {
     const outcome = to === 'FAILED' ? `'REJECTED'` : 'NULL';
     const rows = await db.query(
@@ -76,6 +85,7 @@ export function syncSweep(db: Database): SyncSweep {
          SELECT q.id FROM ${queue} q WHERE ${chosen} LIMIT ${LIMIT} FOR UPDATE OF q SKIP LOCKED
        ), changed AS (
          UPDATE ${queue} q SET status = '${to}', status_reason = $2, outcome = ${outcome}, claim_token = NULL, lease_expires_at = NULL,
+                conflict_id = CASE WHEN q.status = 'CONFLICT' THEN NULL ELSE q.conflict_id END,
                 synced_at = CASE WHEN ${outcome} IS NULL THEN q.synced_at ELSE $1::timestamptz END, updated_at = $1::timestamptz
            FROM chosen c WHERE q.id = c.id RETURNING q.*
        ), told AS (
@@ -84,7 +94,7 @@ export function syncSweep(db: Database): SyncSweep {
          SELECT ${timeOrdered('$1::timestamptz')}, c.organization_id, '${event}', c.id, c.operation_id, c.user_id, c.device_id,
                 c.branch_id, c.entity_type, c.entity_id, jsonb_strip_nulls(jsonb_build_object('reason', $2::text)), $1::timestamptz
            FROM changed c
-       )
+       )${also}
        SELECT ${SWEPT} FROM changed c`,
       [now(), reason, ...values],
     );
@@ -124,7 +134,7 @@ export function syncSweep(db: Database): SyncSweep {
     expireOverdue: () =>
       change(
         `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED')
-           AND q.expires_at <= $1::timestamptz AND q.priority <> 'CRITICAL'`,
+           AND q.expires_at <= $1::timestamptz AND q.priority <> 'CRITICAL' AND q.conflict_resolution IS NULL`,
         'EXPIRED',
         'EXPIRED',
         'EXPIRED',
@@ -134,12 +144,23 @@ export function syncSweep(db: Database): SyncSweep {
       change(
         `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'BLOCKED')
            AND q.queued_at < $1::timestamptz - $3::double precision * interval '1 millisecond'
-           AND EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND NOT EXISTS (
-             SELECT FROM ${ids} d WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor))`,
+           AND ${lacks}`,
         'CONFLICT',
         'PREDECESSOR_MISSING',
         'CONFLICT_DETECTED',
         [waitMs],
+      ),
+
+    predecessorsArrived: () =>
+      change(
+        `q.waiting AND q.status = 'CONFLICT' AND q.status_reason = 'PREDECESSOR_MISSING' AND NOT ${lacks}`,
+        'PENDING',
+        null,
+        'RESUMED',
+        [],
+        `, closed AS (
+           UPDATE ${db.table('sync_conflicts')} t SET status = 'CANCELLED', resolved_at = $1::timestamptz, updated_at = $1::timestamptz
+             FROM changed c WHERE t.queue_id = c.id AND t.conflict_type = 'DEPENDENCY' AND t.status IN ${OPEN})`,
       ),
 
     async raiseLanes() {

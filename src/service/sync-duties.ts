@@ -1,6 +1,7 @@
 import { syncSweep } from '../repository/sync-sweep.ts';
 import type { SyncLane } from '../types/offline-sync.ts';
 import { type StreamLane, type SyncContext, wakeStreams } from './sync-context.ts';
+import { SyncDelays } from './sync-delays.ts';
 import { drainStream } from './sync-drain.ts';
 import { sweepSync } from './sync-sweeper.ts';
 
@@ -20,6 +21,7 @@ export interface SyncDuties {
 const MOST_STREAMS = 500;
 
 export function createSyncDuties(context: SyncContext): SyncDuties {
+  const delays = new SyncDelays();
   return {
     async find(lane) {
       const found = await syncSweep(context.db).streamsWithWork(lane, MOST_STREAMS);
@@ -33,6 +35,6 @@ export function createSyncDuties(context: SyncContext): SyncDuties {
       await wakeStreams(context, [work]);
       await context.onStep('WOKEN');
     },
-    sweep: (signal) => sweepSync(context, signal),
+    sweep: (signal) => sweepSync(context, delays, signal),
   };
 }

@@ -1,40 +1,49 @@
 import { uuidv7 } from 'uuidv7';
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
-import type { SweptOperation } from '../repository/sync-sweep.ts';
+import { syncSweep } from '../repository/sync-sweep.ts';
+import type { UUID } from '../types/ids.ts';
 import type { SyncContext } from './sync-context.ts';
 
-/** Shows operations whose predecessors have not arrived as conflicts; they go on by themselves when these arrive. */
-export async function storeMissing(
-  context: SyncContext,
-  operations: readonly SweptOperation[],
-): Promise<void> {
-  for (const [organizationId, missing] of Map.groupBy(operations, (one) => one.organizationId)) {
-    const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
-    for (const { operationId } of missing) {
-      const operation = await repository.findOperation(operationId);
-      if (operation === undefined) continue;
-      const id = uuidv7();
-      await repository.storeConflict(
-        operation,
-        {
-          id,
-          detected: { type: 'DEPENDENCY', base: null, client: operation.payload, server: null, fields: [] },
-          serverVersionNumber: 0,
-          resolution: null,
-          autoResolution: {
-            attempted: false,
-            strategy: null,
-            failureReason: 'An operation that it builds on has not arrived.',
-          },
-        },
-        operation.branchId,
+/**
+ * Shows operations whose predecessors have not arrived as conflicts; they go on by themselves when these arrive.
+ * The state of an operation and its conflict are written together.
+ */
+export async function showMissing({ db, limits }: SyncContext): Promise<void> {
+  const organizations = await db.withTransaction(async (transaction) => {
+    const missing = await syncSweep(transaction).missingPredecessors(limits.predecessorWaitMs);
+    const groups = Map.groupBy(missing, (one) => one.organizationId);
+    for (const [organizationId, operations] of groups) {
+      const repository = repositoryOf(transaction, organizationId);
+      for (const { operationId } of operations) await storeConflict(repository, operationId);
+      await repository.blockDescendants(
+        operations.map(({ id }) => id),
+        'PREDECESSOR_CONFLICT',
       );
-      await repository.linkConflict(operation.id, id);
     }
-    await repository.blockDescendants(
-      missing.map(({ id }) => id),
-      'PREDECESSOR_CONFLICT',
-    );
-    await repository.numberConflicts();
-  }
+    return [...groups.keys()];
+  });
+  for (const organizationId of organizations) await repositoryOf(db, organizationId).numberConflicts();
+}
+
+function repositoryOf(db: SyncContext['db'], organizationId: UUID) {
+  return createOfflineSyncRepository(db, { organizationId, branchIds: 'ALL' });
+}
+
+async function storeConflict(repository: ReturnType<typeof repositoryOf>, operationId: UUID): Promise<void> {
+  const operation = await repository.findOperation(operationId);
+  if (operation === undefined) return;
+  const id = uuidv7();
+  const found = {
+    id,
+    detected: { type: 'DEPENDENCY', base: null, client: operation.payload, server: null, fields: [] },
+    serverVersionNumber: 0,
+    resolution: null,
+    autoResolution: {
+      attempted: false,
+      strategy: null,
+      failureReason: 'An operation that it builds on has not arrived.',
+    },
+  } as const;
+  await repository.storeConflict(operation, found, operation.branchId);
+  await repository.linkConflict(operation.id, id);
 }

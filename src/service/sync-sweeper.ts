@@ -2,7 +2,8 @@ import { createOfflineSyncRepository } from '../repository/offline-sync-reposito
 import { type SweptOperation, syncSweep } from '../repository/sync-sweep.ts';
 import type { UUID } from '../types/ids.ts';
 import { type SyncContext, wakeStreams } from './sync-context.ts';
-import { storeMissing } from './sync-missing.ts';
+import type { SyncDelays } from './sync-delays.ts';
+import { showMissing } from './sync-missing.ts';
 
 /** Rounds of removal in one look; what is left over is removed in the next. */
 const MOST_ROUNDS = 20;
@@ -11,7 +12,11 @@ const MOST_ROUNDS = 20;
  * Puts right what crashes and races have left, ends what has waited too long, tells of delays, and forgets what is old.
  * Every step may be repeated and run by several processes at once.
  */
-export async function sweepSync(context: SyncContext, signal: AbortSignal): Promise<void> {
+export async function sweepSync(
+  context: SyncContext,
+  delays: SyncDelays,
+  signal: AbortSignal,
+): Promise<void> {
   const sweep = syncSweep(context.db);
   const { limits, clock } = context;
   const held = [
@@ -20,17 +25,18 @@ export async function sweepSync(context: SyncContext, signal: AbortSignal): Prom
     ...(await sweep.breakCycles()),
   ];
   await block(context, held);
-  await storeMissing(context, await sweep.missingPredecessors(limits.predecessorWaitMs));
+  await showMissing(context);
   const known = [...context.entities.values()].flatMap((entity) =>
     entity.versions.map((schemaVersion) => ({ entityType: entity.type, schemaVersion })),
   );
   const freed = [
+    ...(await sweep.predecessorsArrived()),
     ...(await sweep.raiseLanes()),
     ...(await sweep.releaseBlocked()),
     ...(await sweep.takeUpKnown(known)),
   ];
   await wakeStreams(context, distinct(freed));
-  await tellDelays(context);
+  await delays.tell(context);
   const before = new Date(clock.now().getTime() - limits.historyMs).toISOString();
   const forgotten = new Date(clock.now().getTime() - 2 * limits.historyMs).toISOString();
   for (const remove of [
@@ -49,16 +55,6 @@ async function block(context: SyncContext, held: readonly SweptOperation[]): Pro
       operations.map(({ id }) => id),
       'PREDECESSOR_FAILED',
     );
-  }
-}
-
-async function tellDelays(context: SyncContext): Promise<void> {
-  const now = context.clock.now().getTime();
-  for (const { organizationId, lane, queuedAt } of await syncSweep(context.db).oldestWaiting()) {
-    const waited = now - Date.parse(queuedAt);
-    if (waited <= context.limits.alarmMs[lane]) continue;
-    context.logger.warn({ organizationId, lane, waited }, 'Offline operations wait too long');
-    context.events.emit('sync.delayed', { organizationId, lane, oldestPendingAt: queuedAt, waited });
   }
 }
 

@@ -78,7 +78,7 @@ export interface BackupEvents {
     /** Paths of what its author had written and something newer stands in place of. */
     readonly superseded: readonly string[];
   };
-  /** The oldest operation that waits for the library has waited too long. Told at every look until it has ended. */
+  /** The oldest operation that waits for the library has waited too long. Told again whenever as long has passed. */
   'sync.delayed': {
     readonly organizationId: UUID;
     readonly lane: SyncLane;

@@ -1,0 +1,212 @@
+import { randomUUID } from 'node:crypto';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createDatabase } from '../../src/repository/database.ts';
+import { type SyncSweep, syncSweep } from '../../src/repository/sync-sweep.ts';
+import type { QueueOperationInput } from '../../src/types/offline-sync.ts';
+import {
+  ALICE,
+  BOB,
+  BRANCH_A,
+  createSyncBench,
+  Device,
+  MANAGER,
+  type SyncBench,
+} from '../harness/sync-bench.ts';
+import { untilTrue } from '../harness/worker-fleet.ts';
+
+const DAY_MS = 86_400_000;
+
+let bench: SyncBench;
+beforeEach(async () => {
+  bench = await createSyncBench({
+    execution: 'worker',
+    syncOptions: { limits: { predecessorWaitMs: 1, alarmMs: { normal: 400 } } },
+  });
+});
+afterEach(() => bench[Symbol.asyncDispose]());
+
+/** The sweeper's steps as a worker whose clock is ahead would see them. */
+const sweepIn = (aheadMs = 0): SyncSweep =>
+  syncSweep(
+    createDatabase({
+      pool: bench.database.pool,
+      clock: { now: () => new Date(Date.now() + aheadMs) },
+    }),
+  );
+
+function aNote(device: Device, more: Partial<QueueOperationInput> = {}) {
+  const id = randomUUID();
+  const payload = { id, branch_id: BRANCH_A, body: 'a note' };
+  return device.does({ operation: 'CREATE', entityType: 'NOTE', entityId: id, payload, ...more });
+}
+const handIn = async (userId: string, ...operations: readonly QueueOperationInput[]): Promise<void> => {
+  const answers = await bench.as(userId).queueOperations(operations);
+  expect(answers.map(({ status }) => status)).toEqual(operations.map(() => 'ACCEPTED'));
+};
+const standings = async (
+  ...operations: readonly { operationId: string }[]
+): Promise<(string | undefined)[]> => {
+  const all = await bench.standing();
+  return operations.map(({ operationId }) => all[operationId]);
+};
+const idsOf = (swept: readonly { operationId: string }[]): string[] =>
+  swept.map(({ operationId }) => operationId).sort();
+
+test('what waits too long for another is shown as a conflict, and goes on by itself when that comes', async () => {
+  await using _worker = await bench.protection.startWorker({ pollMs: 50 });
+  const [first, second] = [new Device(), new Device()];
+  const missing = aNote(first);
+  const waiting = aNote(second, { dependsOn: [missing.operationId] });
+  const behind = aNote(second, { dependsOn: [waiting.operationId] });
+  await handIn(BOB, waiting, behind);
+  await untilTrue('a conflict', async () => (await standings(waiting))[0] === 'CONFLICT PREDECESSOR_MISSING');
+  expect(await standings(behind)).toEqual(['BLOCKED PREDECESSOR_CONFLICT']);
+  const manager = bench.as(MANAGER, { permissions: ['sync:admin'] });
+  const conflicts = async () => (await manager.listConflicts({})).items;
+  await untilTrue('its number', async () => (await conflicts())[0]?.conflictNumber !== null);
+  expect(await conflicts()).toMatchObject([
+    { operationId: waiting.operationId, conflictType: 'DEPENDENCY', status: 'PENDING_MANUAL' },
+  ]);
+  expect(await manager.getOperation(waiting.operationId)).toMatchObject({
+    conflictId: (await conflicts())[0]?.id,
+  });
+
+  await handIn(ALICE, missing);
+  await untilTrue('both have been applied', async () =>
+    (await standings(waiting, behind)).every((standing) => standing === 'COMPLETED APPLIED'),
+  );
+  expect(await conflicts()).toMatchObject([{ status: 'CANCELLED' }]);
+  expect((await manager.getOperation(waiting.operationId)).conflictId).toBeNull();
+});
+
+test('one of two that are missing is not enough', async () => {
+  const [first, second] = [new Device(), new Device()];
+  const [here, missing] = [aNote(first), aNote(first)];
+  const waiting = aNote(second, { dependsOn: [here.operationId, missing.operationId] });
+  await handIn(BOB, waiting);
+  expect(idsOf(await sweepIn(DAY_MS).missingPredecessors(1))).toEqual([waiting.operationId]);
+  await handIn(ALICE, here);
+  expect(await sweepIn().predecessorsArrived()).toEqual([]);
+  await handIn(ALICE, missing);
+  expect(idsOf(await sweepIn().predecessorsArrived())).toEqual([waiting.operationId]);
+  expect(await standings(waiting)).toEqual(['PENDING']);
+});
+
+test('what has come too late to be of use expires, but for what is critical or decided', async () => {
+  const device = new Device();
+  const expiresAt = new Date(Date.now() + 1_000).toISOString();
+  const late = aNote(device, { expiresAt });
+  const critical = aNote(device, { expiresAt, priority: 'CRITICAL' });
+  const unlimited = aNote(device);
+  const decided = aNote(device, { expiresAt });
+  await handIn(ALICE, late, critical, unlimited, decided);
+  await bench.sql(
+    `UPDATE care_backup.offline_sync_queue SET conflict_resolution = '{}' WHERE operation_id = $1`,
+    [decided.operationId],
+  );
+  expect(await sweepIn(-DAY_MS).expireOverdue()).toEqual([]);
+  expect(idsOf(await sweepIn(DAY_MS).expireOverdue())).toEqual([late.operationId]);
+  expect(await standings(late, critical, unlimited, decided)).toEqual([
+    'EXPIRED EXPIRED',
+    'PENDING',
+    'PENDING',
+    'PENDING',
+  ]);
+});
+
+test('a circle over three streams is opened at its last operation', async () => {
+  const devices = [new Device(), new Device(), new Device()];
+  const [a, b, c] = devices.map((device) => aNote(device)) as [
+    ReturnType<typeof aNote>,
+    ...ReturnType<typeof aNote>[],
+  ];
+  if (b === undefined || c === undefined) throw new Error('three operations');
+  await handIn(ALICE, a, { ...b, dependsOn: [a.operationId] }, { ...c, dependsOn: [b.operationId] });
+  // As admissions that did not see each other would leave it.
+  await bench.sql(
+    `WITH closed AS (UPDATE care_backup.offline_sync_queue SET depends_on = ARRAY[$2::uuid] WHERE operation_id = $1 RETURNING id, organization_id)
+     INSERT INTO care_backup.sync_predecessors (successor_id, organization_id, predecessor, kind)
+     SELECT id, organization_id, $2::uuid, 'DEPENDS_ON' FROM closed`,
+    [a.operationId, c.operationId],
+  );
+  expect(await sweepIn().breakCycles(), 'admissions have a minute').toEqual([]);
+  expect(idsOf(await sweepIn(DAY_MS).breakCycles())).toEqual([c.operationId]);
+  expect(await standings(a, b, c)).toEqual(['PENDING', 'PENDING', 'FAILED REJECTED DEPENDENCY_CYCLE']);
+  expect(await sweepIn(DAY_MS).breakCycles()).toEqual([]);
+});
+
+test('what a critical operation waits for goes with it, over streams', async () => {
+  const [first, second] = [new Device(), new Device()];
+  const [root, aside] = [aNote(first), aNote(first)];
+  const middle = aNote(first, { dependsOn: [root.operationId] });
+  const critical = aNote(second, { dependsOn: [middle.operationId], priority: 'CRITICAL' });
+  // The predecessors come last: admission could not raise them.
+  await handIn(BOB, critical);
+  await handIn(ALICE, root, aside, middle);
+  await bench.sql(`UPDATE care_backup.offline_sync_queue SET lane = 'NORMAL' WHERE priority <> 'CRITICAL'`);
+  expect(idsOf(await sweepIn().raiseLanes())).toEqual([root.operationId, middle.operationId].sort());
+  expect(await sweepIn().raiseLanes()).toEqual([]);
+});
+
+test('an alarm tells of what waits too long, at once and again after as long', async () => {
+  const told: { lane: string; waited: number; oldestPendingAt: string }[] = [];
+  const device = new Device();
+  const [paused, waiting] = [aNote(device), aNote(device)];
+  await handIn(ALICE, paused, { ...waiting, dependsOn: [paused.operationId] });
+  await bench.as(ALICE).pauseOperation(paused.operationId);
+  expect(await standings(waiting)).toEqual(['PENDING']);
+  const started = Date.now();
+  bench.protection.on('sync.delayed', (delay) => void told.push(delay));
+  await using _worker = await bench.protection.startWorker({ pollMs: 20 });
+  await untilTrue('told twice', () => Promise.resolve(told.length >= 2));
+  expect(told.length).toBeLessThanOrEqual(1 + (Date.now() - started) / 400);
+  const { queuedAt } = await bench.as(ALICE).getOperation(waiting.operationId);
+  expect(told[0]).toMatchObject({ lane: 'NORMAL', oldestPendingAt: queuedAt });
+  expect(told[0]?.waited).toBeGreaterThan(400);
+});
+
+describe('forgetting', () => {
+  const counts = async () => {
+    const [row] = await bench.sql<Record<string, number>>(
+      `SELECT (SELECT count(*)::int FROM care_backup.offline_sync_queue) AS operations,
+              (SELECT count(*)::int FROM care_backup.sync_predecessors) AS edges,
+              (SELECT count(*)::int FROM care_backup.sync_events) AS events,
+              (SELECT count(*)::int FROM care_backup.sync_operation_ids) AS ids`,
+    );
+    return row;
+  };
+
+  test('what has ended is removed, what deduplicates it stays, and then goes too', async () => {
+    const device = new Device();
+    const [done, open] = [aNote(device), aNote(new Device(), { dependsOn: [randomUUID()] })];
+    const next = aNote(device, { dependsOn: [done.operationId] });
+    await handIn(ALICE, done, next, open);
+    await bench.as(ALICE).processPendingOperations(device.deviceId);
+    expect(await standings(done, next)).toEqual(['COMPLETED APPLIED', 'COMPLETED APPLIED']);
+    const before = await bench.as(ALICE).getOperationStates([done.operationId]);
+    const sweep = sweepIn();
+
+    expect(await sweep.removeEnded(new Date(Date.now() - DAY_MS).toISOString())).toBe(0);
+    const later = new Date(Date.now() + DAY_MS).toISOString();
+    expect(await sweep.removeIds(later), 'ids of what is still there stay').toBe(0);
+    expect(await sweep.removeEnded(later)).toBe(2);
+    expect(await counts()).toMatchObject({ operations: 1, edges: 1, ids: 3 });
+    expect(await bench.as(ALICE).getOperationStates([done.operationId])).toEqual(before);
+    const [again] = await bench.as(ALICE).queueOperations([done]);
+    expect(again).toMatchObject({ status: 'DUPLICATE' });
+
+    expect(await sweep.removeEvents(new Date(Date.now() - DAY_MS).toISOString())).toBe(0);
+    expect(await sweep.removeEvents(later)).toBe(2);
+    expect(await sweep.removeIds(later)).toBe(2);
+    expect(await counts()).toMatchObject({ operations: 1, events: 0, ids: 1 });
+  });
+
+  test('what something waits for is not removed', async () => {
+    const device = new Device();
+    const [done, waiting] = [aNote(device), aNote(new Device())];
+    await handIn(ALICE, done);
+    await bench.as(ALICE).processPendingOperations(device.deviceId);
+    await handIn(BOB, { ...waiting, dependsOn: [done.operationId, randomUUID()] });
+    expect(await sweepIn().removeEnded(new Date(Date.now() + DAY_MS).toISOString())).toBe(0);
+  });
+});
