@@ -167,9 +167,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     keepAliveInitialDelayMillis: 30_000,
     application_name: 'care-backup',
   });
-  pool.on('error', (error) =>
-    logger.warn({ error: error.name }, 'An idle connection to PostgreSQL was lost'),
-  );
+  onErrors(pool, (error) => logger.warn({ error: error.name }, 'An idle connection to PostgreSQL was lost'));
   const db = createDatabase({
     pool,
     clock,
@@ -290,15 +288,22 @@ function openSyncPool(connection: pg.ClientConfig, limits: SyncContext['limits']
     keepAlive: true,
     keepAliveInitialDelayMillis: 30_000,
     application_name: 'care-backup sync',
-    // Plans that are kept, time limits, and how values are written as text; nothing that would change what the host's triggers do, such as the time zone.
+    // Plans that are kept and not compiled, time limits, and how values are written as text; nothing that would change
+    // what the host's triggers do, such as the time zone.
     onConnect: (client) =>
       client.query(
         `SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3;
-         SET plan_cache_mode = force_generic_plan; SET lock_timeout = ${limits.lockTimeoutMs}; SET statement_timeout = ${limits.statementTimeoutMs}`,
+         SET plan_cache_mode = force_generic_plan; SET jit = off; SET lock_timeout = ${limits.lockTimeoutMs}; SET statement_timeout = ${limits.statementTimeoutMs}`,
       ),
   });
-  pool.on('error', (error) => logger.warn({ error: error.name }, 'An idle connection of sync was lost'));
+  onErrors(pool, (error) => logger.warn({ error: error.name }, 'An idle connection of sync was lost'));
   return pool;
+}
+
+/** Also those that come in the moment in which a connection is handed out, which would end the process unheard. */
+function onErrors(pool: pg.Pool, note: (error: Error) => void): void {
+  pool.on('error', note);
+  pool.on('connect', (client) => client.on('error', () => undefined));
 }
 
 /** Throws `CONFIGURATION_INVALID`. */

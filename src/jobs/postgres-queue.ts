@@ -85,6 +85,7 @@ function postgresBackend(description: string, options: BackendOptions): QueueBac
         connection.on('error', report);
         // A client that loses its connection while BullMQ holds it emits where nobody listens.
         connection.pool.on('connect', (client) => client.on('error', report));
+        hearErrors(connection, report);
         connections.push(connection);
         return connection;
       };
@@ -126,6 +127,24 @@ function postgresBackend(description: string, options: BackendOptions): QueueBac
       };
     },
   };
+}
+
+/**
+ * The client that listens has nobody who hears of its errors while it connects and after it was closed, and an error
+ * that nobody hears of ends the process. (BullMQ 6.7; it takes its client's class from this field.)
+ */
+function hearErrors(connection: PostgresConnection, report: Report): void {
+  class HeardClient extends pg.Client {
+    override emit(event: string | symbol, ...values: unknown[]): boolean {
+      if (event !== 'error' || this.listenerCount('error') > 0) return super.emit(event, ...values);
+      // By then somebody may listen.
+      setImmediate(() =>
+        this.listenerCount('error') > 0 ? super.emit(event, ...values) : report(values[0]),
+      );
+      return false;
+    }
+  }
+  Reflect.set(connection, 'pgModule', { Client: HeardClient });
 }
 
 /** The sockets of sessions, known so that they can be cut. After that every new one fails at once. */

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { databaseError } from '../postgres/errors.ts';
+import { databaseError, isConnectionLoss } from '../postgres/errors.ts';
 import { quoteIdent, quoteLiteral } from '../postgres/quote.ts';
 import type { Clock } from '../types/clock.ts';
 import { DataProtectionError } from '../types/errors.ts';
@@ -88,10 +88,10 @@ export function createDatabase(options: DatabaseOptions): Database {
           ) => {
             refuseEnded();
             const named = name === undefined ? {} : { name };
-            const { rows, rowCount } = await client.query<Row>({
-              ...named,
-              text: statement,
-              values: [...values],
+            const query = { ...named, text: statement, values: [...values] };
+            const { rows, rowCount } = await client.query<Row>(query).catch((error: unknown) => {
+              // pg says it without a code; whatever else went wrong is the host's to see as it is.
+              throw isConnectionLoss(error) ? databaseError(error, 'The database of the entities') : error;
             });
             return { rows, rowCount };
           },

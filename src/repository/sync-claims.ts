@@ -120,12 +120,17 @@ export interface SyncClaims {
   claimOne(id: UUID, request: Pick<ClaimRequest, 'token' | 'leaseMs'>): Promise<ClaimedOperation | undefined>;
   /** Of these operation ids, those that are still known. */
   predecessors(organizationId: UUID, operationIds: readonly UUID[]): Promise<readonly Predecessor[]>;
-  /** Gives claims back as if they had never been taken: neither an attempt nor a claim is counted. */
-  release(token: UUID, ids: readonly UUID[]): Promise<number>;
+  /**
+   * Gives claims back as if they had never been taken: neither an attempt nor a claim is counted. Gives those that
+   * the token still held.
+   */
+  release(token: UUID, ids: readonly UUID[]): Promise<readonly UUID[]>;
+  /** The same for all that the token holds in a stream. */
+  releaseStream(token: UUID, streamId: UUID): Promise<readonly UUID[]>;
+  /** Claims of these operations that an outage has ended: they do not count, though the token is gone. */
+  forgive(ids: readonly UUID[]): Promise<void>;
   /** Lengthens the leases that the token holds. */
   renew(token: UUID, ids: readonly UUID[], leaseMs: number): Promise<void>;
-  /** Which of these the token still holds. */
-  held(token: UUID, ids: readonly UUID[]): Promise<readonly UUID[]>;
 }
 
 const uuidArray = (name: string): Column<readonly UUID[]> => ({
@@ -309,6 +314,16 @@ export function syncClaims(db: Database): SyncClaims {
     )
     SELECT ${selectColumns(CLAIMED, 't')}, '[]' AS after FROM taken t`;
 
+  const release = async (where: string, token: UUID, which: UUID | readonly UUID[]): Promise<UUID[]> => {
+    const rows = await db.query(
+      `UPDATE ${queue} q SET status = 'PENDING', claim_token = NULL, lease_expires_at = NULL,
+              claims = greatest(q.claims - 1, 0), updated_at = $3::timestamptz
+        WHERE ${where} AND q.claim_token = $1::uuid RETURNING q.id::text AS id`,
+      [token, which, now()],
+    );
+    return rows.map((row) => row.id ?? '');
+  };
+
   return {
     async claim({ streamId, lane, token, leaseMs, limit, after }) {
       const rows = await db.query(
@@ -358,15 +373,16 @@ export function syncClaims(db: Database): SyncClaims {
       });
     },
 
-    async release(token, released) {
-      const rows = await db.query(
-        `UPDATE ${queue} q SET status = 'PENDING', claim_token = NULL, lease_expires_at = NULL,
-                claims = greatest(q.claims - 1, 0), updated_at = $3::timestamptz
-          WHERE q.id = ANY ($2::uuid[]) AND q.claim_token = $1::uuid RETURNING q.id::text AS id`,
-        [token, released, now()],
-        'sync-release',
+    release: (token, released) => release('q.id = ANY ($2::uuid[])', token, released),
+
+    releaseStream: (token, streamId) => release('q.stream_id = $2::uuid AND q.runnable', token, streamId),
+
+    async forgive(forgiven) {
+      await db.query(
+        `UPDATE ${queue} q SET claims = q.claims - 1
+          WHERE q.id = ANY ($1::uuid[]) AND q.status IN ('PENDING', 'IN_PROGRESS') AND q.claims > 0`,
+        [forgiven],
       );
-      return rows.length;
     },
 
     async renew(token, renewed, leaseMs) {
@@ -375,14 +391,6 @@ export function syncClaims(db: Database): SyncClaims {
           WHERE q.id = ANY ($2::uuid[]) AND q.claim_token = $1::uuid`,
         [token, renewed, leaseMs],
       );
-    },
-
-    async held(token, asked) {
-      const rows = await db.query(
-        `SELECT q.id::text AS id FROM ${queue} q WHERE q.id = ANY ($2::uuid[]) AND q.claim_token = $1::uuid`,
-        [token, asked],
-      );
-      return rows.map((row) => row.id ?? '');
     },
   };
 }

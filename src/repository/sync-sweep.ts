@@ -1,6 +1,12 @@
 import type { Timestamp, UUID } from '../types/ids.ts';
-import type { SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-sync.ts';
+import {
+  SYNC_QUEUE_STATUSES,
+  type SyncEventType,
+  type SyncLane,
+  type SyncQueueStatus,
+} from '../types/offline-sync.ts';
 import type { SyncReason } from '../types/sync-reasons.ts';
+import { word } from './column.ts';
 import type { Database, RawRow } from './database.ts';
 import { HOLDING } from './sync-blocking.ts';
 import { MOST_CLAIMS } from './sync-claims.ts';
@@ -31,6 +37,8 @@ export interface OldestWaiting {
 export interface SyncSweep {
   /** Streams that may have something to do in a lane, by the place of their first operation. */
   streamsWithWork(lane: SyncLane, limit: number): Promise<readonly FoundStream[]>;
+  /** Operations whose workers are silent wait again, and count as taken without an outcome. */
+  releaseExpired(): Promise<readonly SweptOperation[]>;
   /** Operations whose workers have died over them too often. */
   parkPoisoned(): Promise<readonly SweptOperation[]>;
   /** What was to be applied before a time that has passed. */
@@ -51,6 +59,10 @@ export interface SyncSweep {
   ): Promise<readonly SweptOperation[]>;
   /** The last operation of each circle that operations of several streams form. */
   breakCycles(): Promise<readonly SweptOperation[]>;
+  /** Operations that hold up others which do not show it: whoever was to block them has died. */
+  unshownHolders(): Promise<readonly (SweptOperation & { readonly status: SyncQueueStatus })[]>;
+  /** Organizations with conflicts that have no number yet. */
+  organizationsToNumber(): Promise<readonly UUID[]>;
   oldestWaiting(): Promise<readonly OldestWaiting[]>;
   /** Removes ended operations that nothing waits for, but for what deduplicates them. Gives how many. */
   removeEnded(before: Timestamp): Promise<number>;
@@ -121,6 +133,18 @@ export function syncSweep(db: Database): SyncSweep {
         organizationId: row.organization_id ?? '',
         streamId: row.stream_id ?? '',
       }));
+    },
+
+    async releaseExpired() {
+      const rows = await db.query(
+        `UPDATE ${queue} c SET status = 'PENDING', claim_token = NULL, lease_expires_at = NULL, updated_at = $1::timestamptz
+          WHERE c.id IN (SELECT q.id FROM ${queue} q
+             WHERE q.runnable AND q.status = 'IN_PROGRESS' AND q.lease_expires_at < clock_timestamp() AND q.claims < ${MOST_CLAIMS}
+             LIMIT ${LIMIT} FOR UPDATE SKIP LOCKED)
+         RETURNING ${SWEPT}`,
+        [now()],
+      );
+      return rows.map(swept);
     },
 
     parkPoisoned: () =>
@@ -230,6 +254,28 @@ export function syncSweep(db: Database): SyncSweep {
         'REJECTED',
       ),
 
+    async unshownHolders() {
+      const rows = await db.query(
+        `SELECT ${SWEPT}, c.status FROM ${queue} c
+          WHERE c.waiting AND c.status IN ('CONFLICT', 'PARKED', 'FAILED', 'EXPIRED')
+            AND c.updated_at > $1::timestamptz - interval '1 day'
+            AND EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id AND s.status = 'PENDING'
+               AND NOT (e.kind = 'PREVIOUS' AND s.disjoint_proceeds)
+              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id)
+          LIMIT ${LIMIT}`,
+        [now()],
+      );
+      return rows.map((row) => ({ ...swept(row), status: STATUS.decode(row.status ?? null) }));
+    },
+
+    async organizationsToNumber() {
+      const rows = await db.query(
+        `SELECT DISTINCT c.organization_id::text AS id FROM ${db.table('sync_conflicts')} c
+          WHERE c.conflict_number IS NULL LIMIT ${LIMIT}`,
+      );
+      return rows.map((row) => row.id ?? '');
+    },
+
     async oldestWaiting() {
       const rows = await db.query(
         `SELECT q.organization_id::text AS organization_id, q.lane,
@@ -288,6 +334,8 @@ export function syncSweep(db: Database): SyncSweep {
 
 const SWEPT = `c.organization_id::text AS organization_id, c.stream_id::text AS stream_id, c.id::text AS id,
   c.operation_id::text AS operation_id, c.lane`;
+
+const STATUS = word('status', SYNC_QUEUE_STATUSES);
 
 const swept = (row: RawRow): SweptOperation => ({
   organizationId: row.organization_id ?? '',

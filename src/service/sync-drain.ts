@@ -39,6 +39,11 @@ export async function drainStream(
   const started = performance.now();
   const ends: OperationEnd[] = [];
   const claims = syncClaims(context.db);
+  // Whoever waits for an answer does not wait for an outage to end; a worker has nothing better to do.
+  const patience = {
+    signal: options.signal,
+    forMs: options.until === 'SLICE' ? Number.POSITIVE_INFINITY : context.limits.leaseMs / 2,
+  };
   let place: ClaimPlace | undefined;
   for (;;) {
     if (options.signal.aborted) return { ends, more: true };
@@ -52,20 +57,31 @@ export async function drainStream(
       after: place,
     };
     await context.onStep('BEFORE_CLAIM');
-    const claim = await claims.claim(request);
-    const batch =
-      claim.operations.length === 0 && claim.next === undefined ? await claims.claimBatch(request) : [];
-    const taken = claim.operations.length > 0 ? claim.operations : batch;
+    let taken: readonly ClaimedOperation[];
+    let next: ClaimPlace | undefined;
+    try {
+      const claim = await claims.claim(request);
+      next = claim.next;
+      taken =
+        claim.operations.length === 0 && next === undefined
+          ? await claims.claimBatch(request)
+          : claim.operations;
+    } catch (error) {
+      if (categorizeSyncError(error).countsAsAttempt) throw error;
+      // It may have taken some: their lease would have to end first, and it would count against them.
+      await persist(() => claims.releaseStream(token, work.streamId), patience);
+      continue;
+    }
     if (taken.length > 0) {
       await context.onStep('CLAIMED');
-      const came = await applyClaimed(context, token, taken, options.signal);
+      const came = await applyClaimed(context, token, taken, patience);
       ends.push(...came);
       await afterEnds(context, work, taken, came);
     }
     // What has ended may have made ready what was passed over: from the beginning again.
     if (taken.length > 0) place = undefined;
-    else if (claim.next === undefined) return { ends, more: false };
-    else place = claim.next;
+    else if (next === undefined) return { ends, more: false };
+    else place = next;
     if (options.until === 'SLICE' && (ends.length >= MOST_AT_ONCE || performance.now() - started >= SLICE_MS))
       return { ends, more: true };
   }
@@ -76,9 +92,29 @@ export async function applyClaimed(
   context: SyncContext,
   token: UUID,
   taken: readonly ClaimedOperation[],
-  signal: AbortSignal,
+  patience: Patience,
 ): Promise<readonly OperationEnd[]> {
-  return new Attempt(context, token, taken, signal).run();
+  return new Attempt(context, token, taken, patience).run();
+}
+
+/** How long the end of an outage is waited for. */
+export interface Patience {
+  readonly signal: AbortSignal;
+  readonly forMs: number;
+}
+
+/** Does what must be done as soon as the database can be reached again. */
+async function persist<T>(work: () => Promise<T>, { signal, forMs }: Patience): Promise<T> {
+  const until = performance.now() + forMs;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (categorizeSyncError(error).countsAsAttempt || signal.aborted || performance.now() > until)
+        throw error;
+      await sleep(OUTAGE_PAUSE_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
 }
 
 /** One try at operations that were claimed together. */
@@ -87,17 +123,27 @@ class Attempt {
   readonly #token: UUID;
   readonly #taken: readonly ClaimedOperation[];
   readonly #ends = new Map<UUID, OperationEnd>();
-  readonly #signal: AbortSignal;
+  readonly #patience: Patience;
   #renewedAt = performance.now();
 
-  constructor(context: SyncContext, token: UUID, taken: readonly ClaimedOperation[], signal: AbortSignal) {
+  constructor(context: SyncContext, token: UUID, taken: readonly ClaimedOperation[], patience: Patience) {
     this.#context = context;
     this.#token = token;
-    this.#signal = signal;
+    this.#patience = patience;
     this.#taken = inOrder(taken);
   }
 
   async run(): Promise<readonly OperationEnd[]> {
+    try {
+      await this.#run();
+    } catch (error) {
+      const open = this.#taken.filter(({ id }) => !this.#ends.has(id));
+      if (!(await this.#isLost(error, open))) throw error;
+    }
+    return [...this.#ends.values()];
+  }
+
+  async #run(): Promise<void> {
     const prepared: Prepared[] = [];
     for (const operation of this.#taken) {
       const one = await this.#prepare(operation);
@@ -112,7 +158,6 @@ class Attempt {
       for (const run of runsOf(prepared))
         for (let i = 0; i < run.length; i += most) await this.#apply(run.slice(i, i + most));
     }
-    return [...this.#ends.values()];
   }
 
   async #prepare(operation: ClaimedOperation): Promise<Prepared | OperationEnd> {
@@ -168,32 +213,23 @@ class Attempt {
   async #isLost(error: unknown, operations: readonly ClaimedOperation[]): Promise<boolean> {
     if (error instanceof SyncError && error.code === 'SYNC_ATTEMPT_LOST') return true;
     if (categorizeSyncError(error).countsAsAttempt) return false;
-    await this.#persist(() => this.#settle(operations));
+    await persist(() => this.#settle(operations), this.#patience);
     return true;
   }
 
   async #settle(operations: readonly ClaimedOperation[]): Promise<void> {
     const claims = syncClaims(this.#context.db);
+    // Waits for a commit that is still under way.
     const ids = operations.map(({ id }) => id);
-    const held = new Set(await claims.held(this.#token, ids));
-    const committed = operations.filter(({ id }) => !held.has(id));
-    if (committed.length > 0) await this.#reread(committed);
-    await claims.release(this.#token, [...held]);
+    const released = new Set(await claims.release(this.#token, ids));
     for (const operation of operations)
-      if (held.has(operation.id)) this.#ends.set(operation.id, endOf(operation, 'PENDING', null));
-  }
-
-  /** An outage is waited for as long as nobody else may take the operations: it must not count against them. */
-  async #persist(work: () => Promise<void>): Promise<void> {
-    const until = performance.now() + this.#context.limits.leaseMs / 2;
-    for (;;) {
-      try {
-        return await work();
-      } catch (error) {
-        if (this.#signal.aborted || performance.now() > until) throw error;
-        await sleep(OUTAGE_PAUSE_MS, undefined, { signal: this.#signal }).catch(() => undefined);
-      }
-    }
+      if (released.has(operation.id)) this.#ends.set(operation.id, endOf(operation, 'PENDING', null));
+    const others = operations.filter(({ id }) => !released.has(id));
+    if (others.length === 0) return;
+    await this.#reread(others);
+    // The lease was over before the outage was.
+    const isUndone = (id: UUID): boolean => (this.#ends.get(id)?.status ?? 'PENDING') === 'PENDING';
+    await claims.forgive(others.map(({ id }) => id).filter(isUndone));
   }
 
   async #reread(operations: readonly ClaimedOperation[]): Promise<void> {

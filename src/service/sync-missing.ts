@@ -1,5 +1,8 @@
 import { uuidv7 } from 'uuidv7';
-import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
+import {
+  createOfflineSyncRepository,
+  type OfflineSyncRepository,
+} from '../repository/offline-sync-repository.ts';
 import { syncSweep } from '../repository/sync-sweep.ts';
 import type { UUID } from '../types/ids.ts';
 import type { SyncContext } from './sync-context.ts';
@@ -9,27 +12,20 @@ import type { SyncContext } from './sync-context.ts';
  * The state of an operation and its conflict are written together.
  */
 export async function showMissing({ db, limits }: SyncContext): Promise<void> {
-  const organizations = await db.withTransaction(async (transaction) => {
+  await db.withTransaction(async (transaction) => {
     const missing = await syncSweep(transaction).missingPredecessors(limits.predecessorWaitMs);
-    const groups = Map.groupBy(missing, (one) => one.organizationId);
-    for (const [organizationId, operations] of groups) {
-      const repository = repositoryOf(transaction, organizationId);
+    for (const [organizationId, operations] of Map.groupBy(missing, (one) => one.organizationId)) {
+      const repository = createOfflineSyncRepository(transaction, { organizationId, branchIds: 'ALL' });
       for (const { operationId } of operations) await storeConflict(repository, operationId);
       await repository.blockDescendants(
         operations.map(({ id }) => id),
         'PREDECESSOR_CONFLICT',
       );
     }
-    return [...groups.keys()];
   });
-  for (const organizationId of organizations) await repositoryOf(db, organizationId).numberConflicts();
 }
 
-function repositoryOf(db: SyncContext['db'], organizationId: UUID) {
-  return createOfflineSyncRepository(db, { organizationId, branchIds: 'ALL' });
-}
-
-async function storeConflict(repository: ReturnType<typeof repositoryOf>, operationId: UUID): Promise<void> {
+async function storeConflict(repository: OfflineSyncRepository, operationId: UUID): Promise<void> {
   const operation = await repository.findOperation(operationId);
   if (operation === undefined) return;
   const id = uuidv7();

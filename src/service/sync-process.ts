@@ -52,7 +52,10 @@ export async function processOne(context: SyncContext, operation: OfflineSyncQue
     leaseMs: context.limits.leaseMs,
   });
   if (claimed === undefined) return;
-  const ends = await applyClaimed(context, token, [claimed], NEVER);
+  const ends = await applyClaimed(context, token, [claimed], {
+    signal: NEVER,
+    forMs: context.limits.leaseMs / 2,
+  });
   await afterEnds(context, work, [claimed], ends);
 }
 

@@ -1,6 +1,7 @@
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
-import { type SweptOperation, syncSweep } from '../repository/sync-sweep.ts';
+import { type SweptOperation, type SyncSweep, syncSweep } from '../repository/sync-sweep.ts';
 import type { UUID } from '../types/ids.ts';
+import type { SyncQueueStatus } from '../types/offline-sync.ts';
 import { type SyncContext, wakeStreams } from './sync-context.ts';
 import type { SyncDelays } from './sync-delays.ts';
 import { showMissing } from './sync-missing.ts';
@@ -19,17 +20,20 @@ export async function sweepSync(
 ): Promise<void> {
   const sweep = syncSweep(context.db);
   const { limits, clock } = context;
-  const held = [
-    ...(await sweep.parkPoisoned()),
-    ...(await sweep.expireOverdue()),
-    ...(await sweep.breakCycles()),
-  ];
-  await block(context, held);
+  const released = await sweep.releaseExpired();
+  await sweep.parkPoisoned();
+  await sweep.expireOverdue();
+  await sweep.breakCycles();
   await showMissing(context);
   const known = [...context.entities.values()].flatMap((entity) =>
     entity.versions.map((schemaVersion) => ({ entityType: entity.type, schemaVersion })),
   );
+  await block(context, await sweep.unshownHolders());
+  for (const organizationId of await sweep.organizationsToNumber()) {
+    await createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' }).numberConflicts();
+  }
   const freed = [
+    ...released,
     ...(await sweep.predecessorsArrived()),
     ...(await sweep.raiseLanes()),
     ...(await sweep.releaseBlocked()),
@@ -48,13 +52,21 @@ export async function sweepSync(
   }
 }
 
-async function block(context: SyncContext, held: readonly SweptOperation[]): Promise<void> {
-  for (const [organizationId, operations] of Map.groupBy(held, (one) => one.organizationId)) {
-    const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
-    await repository.blockDescendants(
-      operations.map(({ id }) => id),
-      'PREDECESSOR_FAILED',
-    );
+/** Shows what operations hold up. */
+async function block(
+  { db }: SyncContext,
+  holders: Awaited<ReturnType<SyncSweep['unshownHolders']>>,
+): Promise<void> {
+  const reasonOf = ({ status }: { status: SyncQueueStatus }) =>
+    status === 'CONFLICT' ? 'PREDECESSOR_CONFLICT' : 'PREDECESSOR_FAILED';
+  for (const [organizationId, own] of Map.groupBy(holders, (one) => one.organizationId)) {
+    const repository = createOfflineSyncRepository(db, { organizationId, branchIds: 'ALL' });
+    for (const [reason, operations] of Map.groupBy(own, reasonOf)) {
+      await repository.blockDescendants(
+        operations.map(({ id }) => id),
+        reason,
+      );
+    }
   }
 }
 

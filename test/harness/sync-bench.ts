@@ -74,7 +74,7 @@ export async function createSyncBench(
 }
 
 /** On a migrated database, which goes with the bench. */
-async function syncBenchOn(
+export async function syncBenchOn(
   database: TestDatabase,
   {
     syncOptions,

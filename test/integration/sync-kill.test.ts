@@ -4,10 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { SyncStep } from '../../src/service/sync-context.ts';
-import type { QueueOperationInput } from '../../src/types/offline-sync.ts';
 import { ALICE, BRANCH_A, createSyncBench, Device, type SyncBench } from '../harness/sync-bench.ts';
 import type { SyncOrder } from '../harness/sync-child.ts';
-import { numbersFrom, untilTrue } from '../harness/worker-fleet.ts';
+import { allEnded, aShift, expectOnce, recordWrites } from '../harness/sync-shift.ts';
+import { numbersFrom } from '../harness/worker-fleet.ts';
 
 const SOAK = process.env.CARE_SOAK === '1';
 const SCRIPT = fileURLToPath(new URL('../harness/sync-child.ts', import.meta.url));
@@ -15,13 +15,7 @@ const SCRIPT = fileURLToPath(new URL('../harness/sync-child.ts', import.meta.url
 let bench: SyncBench;
 beforeEach(async () => {
   bench = await createSyncBench({ syncOptions: { limits: { leaseMs: 300 } } });
-  // Every write of a visit leaves a line, in its own transaction.
-  await bench.sql(`
-    CREATE FUNCTION note_effect() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN INSERT INTO public.effects (operation_id, entity_id) VALUES (gen_random_uuid(), NEW.id); RETURN NEW; END $$`);
-  await bench.sql(
-    'CREATE TRIGGER effect AFTER INSERT OR UPDATE ON visits FOR EACH ROW EXECUTE FUNCTION note_effect()',
-  );
+  await recordWrites(bench);
 });
 afterEach(() => bench[Symbol.asyncDispose]());
 
@@ -42,60 +36,6 @@ function start(order: Omit<SyncOrder, 'url'>): Child {
   };
 }
 
-/** Visits that are made, changed three times and, some, deleted; and an atomic batch. Gives the writes of each. */
-function aShift(device: Device): {
-  readonly operations: QueueOperationInput[];
-  readonly writes: ReadonlyMap<string, number>;
-} {
-  const operations: QueueOperationInput[] = [];
-  const writes = new Map<string, number>();
-  const add = (operation: Omit<QueueOperationInput, 'deviceId' | 'sequenceNumber' | 'entityType'>): void => {
-    operations.push(device.does({ ...operation, entityType: 'VISIT' }));
-    writes.set(operation.entityId, (writes.get(operation.entityId) ?? 0) + 1);
-  };
-  for (let n = 0; n < 6; n += 1) {
-    const entityId = randomUUID();
-    add({ operation: 'CREATE', entityId, payload: { id: entityId, branch_id: BRANCH_A, minutes: 0 } });
-    for (const minutes of [1, 2, 3]) add({ operation: 'UPDATE', entityId, payload: { minutes } });
-    if (n % 2 === 0) add({ operation: 'DELETE', entityId });
-  }
-  const batchId = randomUUID();
-  for (let n = 0; n < 3; n += 1) {
-    const entityId = randomUUID();
-    add({
-      operation: 'CREATE',
-      entityId,
-      payload: { id: entityId, branch_id: BRANCH_A },
-      batchId,
-      batchSize: 3,
-    });
-  }
-  return { operations, writes };
-}
-
-async function expectOnce(
-  writes: ReadonlyMap<string, number>,
-  operations: readonly QueueOperationInput[],
-): Promise<void> {
-  const standing = await bench.standing();
-  for (const { operationId } of operations) expect(standing[operationId ?? '']).toBe('COMPLETED APPLIED');
-  const effects = await bench.sql<{ id: string; n: number }>(
-    'SELECT entity_id AS id, count(*)::int AS n FROM effects GROUP BY entity_id',
-  );
-  expect(new Map(effects.map(({ id, n }) => [id, n]))).toEqual(writes);
-  const versions = await bench.sql<{ id: string; version: number }>(
-    'SELECT entity_id AS id, version::int AS version FROM care_backup.sync_entity_state',
-  );
-  expect(new Map(versions.map(({ id, version }) => [id, version]))).toEqual(writes);
-}
-
-const ended = async (): Promise<boolean> => {
-  const [row] = await bench.sql<{ n: number }>(
-    'SELECT count(*)::int AS n FROM care_backup.offline_sync_queue WHERE runnable',
-  );
-  return row?.n === 0;
-};
-
 const STEPS: readonly SyncStep[] = [
   'BEFORE_CLAIM',
   'CLAIMED',
@@ -113,8 +53,8 @@ describe.each(STEPS)('a worker that dies at %s', (dieAt) => {
     const child = start({ dieAt, nth: 2 });
     expect(await child.end).toBe('SIGKILL');
     await using _worker = await bench.protection.startWorker({ pollMs: 100 });
-    await untilTrue('everything has ended', ended, 30_000);
-    await expectOnce(writes, operations);
+    await allEnded(bench, 30_000);
+    await expectOnce(bench, writes, operations);
   });
 });
 
@@ -126,7 +66,7 @@ test('a process that dies after it has admitted has admitted; what is sent again
   const answers = await bench.as(ALICE).queueOperations(operations);
   expect(new Set(answers.map(({ status }) => status))).toEqual(new Set(['DUPLICATE']));
   await bench.as(ALICE).processPendingOperations(device.deviceId);
-  await expectOnce(writes, operations);
+  await expectOnce(bench, writes, operations);
 });
 
 test('an operation that kills every worker is parked after three; the others are applied', {
@@ -146,7 +86,7 @@ test('an operation that kills every worker is parked after three; the others are
   const poison = ids[4] ?? '';
   for (let deaths = 0; deaths < 3; deaths += 1) expect(await start({ poison }).end).toBe('SIGKILL');
   const last = start({ poison });
-  await untilTrue('everything has ended', ended, 30_000);
+  await allEnded(bench, 30_000);
   last.kill();
   const standing = Object.values(await bench.standing()).sort();
   expect(standing).toEqual([...Array(9).fill('COMPLETED APPLIED'), 'PARKED POISONED']);
@@ -200,10 +140,11 @@ test('workers killed at random moments lose nothing and do nothing twice', {
     children.shift()?.kill();
     children.push(start({}));
   }
-  await untilTrue('everything has ended', ended, SOAK ? 600_000 : 60_000);
+  await allEnded(bench, SOAK ? 600_000 : 60_000);
   for (const child of children) child.kill();
   const writes = new Map(shifts.flatMap((shift) => [...shift.writes]));
   await expectOnce(
+    bench,
     writes,
     shifts.flatMap(({ operations }) => operations),
   );

@@ -165,6 +165,37 @@ test('an alarm tells of what waits too long, at once and again after as long', a
   expect(told[0]?.waited).toBeGreaterThan(400);
 });
 
+test('what workers that died have left is put right', async () => {
+  const device = new Device();
+  const first = aNote(device);
+  const [second, third] = [
+    aNote(device, { dependsOn: [first.operationId] }),
+    aNote(device, { dependsOn: [first.operationId] }),
+  ];
+  const last = aNote(device, { dependsOn: [second.operationId] });
+  await handIn(ALICE, first, second, third, last);
+  const taken = (claims: number, ...operations: { operationId: string }[]) =>
+    bench.sql(
+      `UPDATE care_backup.offline_sync_queue SET status = 'IN_PROGRESS', claim_token = gen_random_uuid(), claims = $1,
+              lease_expires_at = now() - interval '1 second' WHERE operation_id = ANY ($2::uuid[])`,
+      [claims, operations.map(({ operationId }) => operationId)],
+    );
+  await taken(3, first);
+  await taken(1, second, third);
+  await using _worker = await bench.protection.startWorker({ pollMs: 50 });
+  await untilTrue('all shows', async () => (await standings(last))[0]?.startsWith('BLOCKED') === true);
+  expect(await standings(first, second, third, last)).toEqual([
+    'PARKED POISONED',
+    'BLOCKED PREDECESSOR_FAILED',
+    'BLOCKED PREDECESSOR_FAILED',
+    'BLOCKED PREDECESSOR_FAILED',
+  ]);
+  await bench.as(MANAGER, { permissions: ['sync:admin'] }).redriveOperation(first.operationId);
+  await untilTrue('all are applied', async () =>
+    (await standings(first, second, third, last)).every((standing) => standing === 'COMPLETED APPLIED'),
+  );
+});
+
 describe('forgetting', () => {
   const counts = async () => {
     const [row] = await bench.sql<Record<string, number>>(
