@@ -1,158 +1,211 @@
-import { qualified, quoteIdent, quoteLiteral } from '../postgres/quote.ts';
+import { hash } from 'node:crypto';
+import { qualified, quoteIdent } from '../postgres/quote.ts';
 import type { ResolvedEntity, ResolvedOwner } from './entity-catalog.ts';
-import type { HandledColumn } from './table-handler-columns.ts';
+import { type HandledColumn, touchedColumn } from './table-handler-columns.ts';
+
+/** A statement with the name under which sessions may keep its plan: another text has another name. */
+export interface Statement {
+  readonly text: string;
+  readonly name: string;
+  /** Whether it takes the keys a second time, as an array after the rows. */
+  readonly keyed: boolean;
+}
+
+/** How the row of an id that was deleted comes back. */
+export interface Return {
+  /** Columns that become NULL. */
+  readonly cleared: readonly string[];
+  /** Of the columns that nothing is said of. */
+  readonly rest: 'KEPT' | 'DEFAULT';
+}
 
 /**
- * The statements of one table. $1: the organization, $2: the branches or NULL for all. Loads: $3 the ids, then an array
- * per column of the key. Writes: $3 rows as JSON, each with `care_id`. All give `care_id` and `care_row`, JSON as text,
- * so that no type parser of the host's gets hold of it.
+ * The statements of one table. $1: the organization, $2: the branches or NULL for all. Loads: an array per column of the
+ * key. Writes: $3 rows as JSON. All give `care_id`, the key as the row shows it, and `care_row`, JSON as text, so that no
+ * type parser of the host's gets hold of it. Names are PostgreSQL's own, whatever the session's `search_path`.
  */
 export interface Statements {
-  /** Statements of one table have one, so that sessions may keep their plans. */
-  readonly name: string;
-  /** Whether `care_id` is the key's text; otherwise it is what the caller gave. */
-  readonly byKey: boolean;
-  readonly load: string;
-  readonly loadLocked: string;
-  readonly insert: (columns: readonly string[]) => string;
-  readonly update: (columns: readonly string[]) => string;
-  readonly remove: string;
+  readonly load: Statement;
+  readonly loadLocked: Statement;
+  readonly insert: (columns: readonly string[], ifDeleted: Return) => Statement;
+  readonly update: (columns: readonly string[]) => Statement;
+  readonly remove: Statement;
 }
+
+const EQUALS = 'OPERATOR(pg_catalog.=)';
+const NOW = 'pg_catalog.now()';
+const asText = (expression: string): string => `${expression}::pg_catalog.text`;
 
 export function statementsFor(
   entity: ResolvedEntity,
   columns: ReadonlyMap<string, HandledColumn>,
 ): Statements {
   const table = qualified(entity.table.root);
-  const row = `json_build_object(${[...columns.values()]
-    .flatMap((column) => [quoteLiteral(column.name), readAs(column)])
-    .join(', ')})::text`;
-  const visible = `(${ownerCondition('t', entity.organization, 'o.id = $1::uuid', 1)}) AND (${branchCondition(entity)})`;
-  const branch =
-    entity.branch?.kind === 'COLUMN' ? `t.${quoteIdent(entity.branch.column)}::text` : 'NULL::text';
+  const fields = [...columns.values()].map((column) => `${readAs(column)} AS ${quoteIdent(column.name)}`);
+  // A function that takes names and values takes no more than 50 of them.
+  const row = `(SELECT ${asText('pg_catalog.row_to_json(x.*)')} FROM (SELECT ${fields.join(', ')}) x)`;
+  const visible = `(${organizationCondition(entity)}) AND (${branchCondition(entity)})`;
+  const branch = entity.branch?.kind === 'COLUMN' ? asText(`t.${quoteIdent(entity.branch.column)}`) : 'NULL';
   const deleted = entity.deletedAt === null ? 'false' : `t.${quoteIdent(entity.deletedAt)} IS NOT NULL`;
-  const updated = entity.definition.updatedAt ?? (columns.has('updated_at') ? 'updated_at' : undefined);
+  const touched = touchedColumn(entity, columns);
   const updatedAt =
-    updated === undefined ? 'NULL::text' : instant(`t.${quoteIdent(updated)}::timestamptz`, 'MS');
+    touched?.isTime === true ? `t.${quoteIdent(touched.name)}::pg_catalog.timestamptz` : undefined;
   const keys = entity.key.map((name) => `t.${quoteIdent(name)}`);
-  const [single] = keys.length === 1 ? keys : [];
-  const byKey = single !== undefined && isPlainKey(columns.get(entity.key[0] ?? ''));
-  const keyType = columns.get(entity.key[0] ?? '')?.baseType ?? 'text';
-  const shownRow = `${row} AS care_row, (${visible})::text AS care_visible, (${deleted})::text AS care_deleted,
-           ${branch} AS care_branch, ${updatedAt} AS care_updated_at`;
-  const load = byKey
-    ? `SELECT ${single}::text AS care_id, ${shownRow} FROM ${table} t WHERE ${single} = ANY ($3::${keyType}[]) ORDER BY ${single}`
-    : `SELECT w.id AS care_id, ${shownRow}
-      FROM unnest($3::text[], ${entity.key.map((name, i) => `$${i + 4}::${arrayOf(columns.get(name))}`).join(', ')})
-        AS w(id, ${entity.key.map((_, i) => `k${i}`).join(', ')})
-      JOIN ${table} t ON ${keys.map((key, i) => `${key} = w.k${i}`).join(' AND ')}
-     ORDER BY ${keys.join(', ')}`;
+  const keyTypes = entity.key.map((name) => `${columns.get(name)?.castType ?? 'pg_catalog.text'}[]`);
+  const parts = entity.key.map((name) => keyPart(columns.get(name), name));
+  const id = parts.length === 1 ? parts[0] : asText(`pg_catalog.json_build_array(${parts.join(', ')})`);
+  const single = keys.length === 1;
+  const from = single
+    ? `${table} t WHERE ${keys[0]} ${EQUALS} ANY ($3::${keyTypes[0]})`
+    : `ROWS FROM (${keyTypes.map((type, i) => `pg_catalog.unnest($${i + 3}::${type})`).join(', ')})
+        AS w(${keys.map((_, i) => `k${i}`).join(', ')}) JOIN ${table} t ON ${keys.map((key, i) => `${key} ${EQUALS} w.k${i}`).join(' AND ')}`;
+  const load = `SELECT ${id} AS care_id, ${row} AS care_row, ${asText(`(${visible})`)} AS care_visible,
+           ${asText(`(${deleted})`)} AS care_deleted, ${branch} AS care_branch,
+           ${updatedAt === undefined ? 'NULL' : `CASE WHEN ${isCommon(updatedAt)} THEN ${instantText(updatedAt, 'MS')} END`} AS care_updated_at
+      FROM ${from} ORDER BY ${keys.join(', ')}`;
 
-  const touched = updated !== undefined && columns.get(updated)?.writable === true ? updated : undefined;
-  const input = byKey
-    ? `(SELECT r.*, r.${quoteIdent(entity.key[0] ?? '')}::text AS care_id FROM jsonb_populate_recordset(NULL::${table}, $3::jsonb) r)`
-    : `(SELECT r.*, j.care_id FROM ROWS FROM (jsonb_populate_recordset(NULL::${table}, $3::jsonb)) WITH ORDINALITY AS r
-      JOIN (SELECT e.value ->> 'care_id' AS care_id, e.ordinality AS care_place FROM jsonb_array_elements($3::jsonb) WITH ORDINALITY e) j
-        ON j.care_place = r.ordinality)`;
-  // By the index, however many rows the planner expects.
-  const near = byKey ? ` AND ${single} = ANY ($4::${keyType}[])` : '';
-  const match = `${entity.key.map((name) => `t.${quoteIdent(name)} = i.${quoteIdent(name)}`).join(' AND ')}${near}`;
-  const set = (names: readonly string[]): string =>
-    [
-      ...names.map((name) => `${quoteIdent(name)} = i.${quoteIdent(name)}`),
-      ...(touched === undefined || names.includes(touched) ? [] : [`${quoteIdent(touched)} = now()`]),
-    ].join(', ');
-  const shown = `${row} AS care_row, (${visible}) AS care_visible`;
-  /** A row that would be no longer the actor's is not given: the caller counts. */
-  const given = (statement: string): string => `
-    WITH written AS (${statement})
-    SELECT care_id, care_row FROM written WHERE care_visible`;
-  const change = (sets: string): string =>
-    given(
-      `UPDATE ${table} AS t SET ${sets} FROM ${input} i WHERE ${match} AND (${visible}) RETURNING i.care_id, ${shown}`,
+  const touch =
+    touched?.isTime === true && columns.get(touched.name)?.writable === true
+      ? [{ name: touched.name, value: NOW }]
+      : [];
+  /** The rows that are given, with nothing but these columns: a domain that is NOT NULL holds for what is written. */
+  const input = (names: readonly string[]): string => {
+    const typed = [...new Set([...entity.key, ...names])].map(
+      (name) => `${quoteIdent(name)} ${inputType(columns.get(name))}`,
     );
-  const undelete = (names: readonly string[]): string => {
-    if (entity.deletedAt === null) return '';
-    const sets = [
-      ...names
-        .filter((name) => !entity.key.includes(name))
-        .map((name) => `${quoteIdent(name)} = excluded.${quoteIdent(name)}`),
-      `${quoteIdent(entity.deletedAt)} = NULL`,
-    ];
-    return `ON CONFLICT (${entity.key.map(quoteIdent).join(', ')}) DO UPDATE SET ${sets.join(', ')} WHERE ${deleted} AND (${visible})`;
+    return `pg_catalog.json_to_recordset($3::pg_catalog.json) AS i(${typed.join(', ')})`;
   };
+  // By the index, however many rows the planner expects.
+  const near = single ? ` AND ${keys[0]} ${EQUALS} ANY ($4::${keyTypes[0]})` : '';
+  const match = `${entity.key.map((name, i) => `${keys[i]} ${EQUALS} i.${quoteIdent(name)}`).join(' AND ')}${near}`;
+  const shown = `${id} AS care_id, ${row} AS care_row, (${visible}) AS care_visible, (${deleted}) AS care_deleted`;
+  /** A row that would be no longer the actor's is not given: the caller looks for it. */
+  const given = (name: string): string =>
+    `SELECT care_id, care_row, ${asText('care_deleted')} AS care_deleted FROM ${name} WHERE care_visible`;
+  const writing = (statement: string, keyed = single): Statement =>
+    named(`WITH written AS (${statement} RETURNING ${shown}) ${given('written')}`, keyed);
+  const ofInput = (name: string) => ({ name, value: `i.${quoteIdent(name)}` });
+  const sets = (values: readonly { readonly name: string; readonly value: string }[]): string =>
+    values.map(({ name, value }) => `${quoteIdent(name)} = ${value}`).join(', ');
+  const insertion = (names: readonly string[]): string => {
+    const values = [...names.map(ofInput), ...touch];
+    return `INSERT INTO ${table} AS t (${values.map(({ name }) => quoteIdent(name)).join(', ')})
+      SELECT ${values.map(({ value }) => value).join(', ')} FROM ${input(names)}`;
+  };
+  const insert = (names: readonly string[], { cleared, rest }: Return): Statement => {
+    const { deletedAt } = entity;
+    if (deletedAt === null) return writing(insertion(names), false);
+    const said = new Set([...names, ...cleared, ...touch.map(({ name }) => name), deletedAt, ...entity.key]);
+    const unsaid =
+      rest === 'KEPT' ? [] : [...columns.values()].filter((c) => c.writable && !said.has(c.name));
+    const back = sets([
+      ...names.filter((name) => !entity.key.includes(name)).map(ofInput),
+      ...cleared.map((name) => ({ name, value: 'NULL' })),
+      ...unsaid.map(({ name }) => ({ name, value: 'DEFAULT' })),
+      { name: deletedAt, value: 'NULL' },
+      ...touch,
+    ]);
+    const raw = keys.map((key, i) => `${key} AS k${i}`).join(', ');
+    // Not ON CONFLICT: what has come meanwhile, or is somebody else's, is a unique violation, and is looked at again.
+    return named(
+      `WITH back AS (UPDATE ${table} AS t SET ${back} FROM ${input(names)} WHERE ${match} AND ${deleted} AND (${visible})
+          RETURNING ${raw}, ${shown}),
+        made AS (${insertion(names)} WHERE NOT EXISTS (
+          SELECT FROM back b WHERE ${entity.key.map((name, i) => `b.k${i} ${EQUALS} i.${quoteIdent(name)}`).join(' AND ')}) RETURNING ${shown})
+       ${given('back')} UNION ALL ${given('made')}`,
+      single,
+    );
+  };
+  const change = (
+    names: readonly string[],
+    own: readonly { readonly name: string; readonly value: string }[],
+  ) =>
+    writing(
+      `UPDATE ${table} AS t SET ${sets([...names.map(ofInput), ...own])} FROM ${input(names)} WHERE ${match} AND (${visible})`,
+    );
 
   return {
-    name: `care-${entity.table.root.oid}`,
-    byKey,
-    load,
-    loadLocked: `${load} FOR UPDATE OF t`,
-    insert: (names) => `
-    WITH i AS MATERIALIZED (SELECT * FROM ${input} given), written AS (
-      INSERT INTO ${table} AS t (${names.map(quoteIdent).join(', ')})
-      SELECT ${names.map((name) => `i.${quoteIdent(name)}`).join(', ')} FROM i ${undelete(names)}
-      RETURNING ${entity.key.map((name, n) => `t.${quoteIdent(name)} AS k${n}`).join(', ')}, ${shown}
-    )
-    SELECT i.care_id, w.care_row FROM written w
-      JOIN i ON ${entity.key.map((name, n) => `i.${quoteIdent(name)} = w.k${n}`).join(' AND ')} WHERE w.care_visible`,
-    update: (names) => change(set(names)),
+    load: named(load, false),
+    loadLocked: named(`${load} FOR UPDATE OF t`, false),
+    insert,
+    update: (names) => change(names, touch),
     remove:
       entity.deletedAt === null
-        ? given(
-            `DELETE FROM ${table} AS t USING ${input} i WHERE ${match} AND (${visible}) RETURNING i.care_id, ${shown}`,
-          )
-        : change(
-            `${quoteIdent(entity.deletedAt)} = now()${touched === undefined ? '' : `, ${quoteIdent(touched)} = now()`}`,
-          ),
+        ? writing(`DELETE FROM ${table} AS t USING ${input([])} WHERE ${match} AND (${visible})`)
+        : change([], [{ name: entity.deletedAt, value: NOW }, ...touch]),
   };
 }
 
-/** Whether the actor's branches allow the row; an entity that says nothing of branches is for those who may see all. */
-function branchCondition({ branch }: ResolvedEntity): string {
-  if (branch === null) return '$2::uuid[] IS NULL';
-  return `$2::uuid[] IS NULL OR ${ownerCondition('t', branch, 'o.id = ANY ($2::uuid[])', 1, 'branch')}`;
+const named = (text: string, keyed: boolean): Statement => ({
+  text,
+  keyed,
+  name: `care-${hash('md5', text)}`,
+});
+
+/** Integers as the widest, lest a column that was widened meanwhile refuses what it can hold. */
+function inputType(column: HandledColumn | undefined): string {
+  const wide = column?.baseType === 'smallint' || column?.baseType === 'integer';
+  return wide ? 'pg_catalog.int8' : (column?.castType ?? 'pg_catalog.text');
 }
 
-/** A condition on who owns the row under `alias`: `test` is about `o.id`. */
+/** Always about $1: PostgreSQL refuses a parameter that nothing is said of. */
+const organizationCondition = (entity: ResolvedEntity): string =>
+  `$1::pg_catalog.uuid IS NOT NULL AND ${ownerCondition(entity, entity.organization, 'organization')}`;
+
+/** Whether the actor's branches allow the row; an entity that says nothing of branches is for those who may see all. */
+const branchCondition = (entity: ResolvedEntity): string =>
+  `$2::pg_catalog.uuid[] IS NULL${entity.branch === null ? '' : ` OR ${ownerCondition(entity, entity.branch, 'branch')}`}`;
+
+/** A condition on who owns the row of the entity under `alias`. */
 function ownerCondition(
-  alias: string,
+  { table }: ResolvedEntity,
   owner: ResolvedOwner,
-  test: string,
-  depth: number,
-  what: 'organization' | 'branch' = 'organization',
+  what: 'organization' | 'branch',
+  alias = 't',
+  depth = 1,
 ): string {
   if (owner.kind === 'SHARED') return 'true';
-  if (owner.kind === 'COLUMN') return test.replaceAll('o.id', `${alias}.${quoteIdent(owner.column)}`);
-  const next = `p${depth}`;
+  if (owner.kind === 'COLUMN') {
+    const column = `${alias}.${quoteIdent(owner.column)}`;
+    const isUuid = table.columns.get(owner.column)?.baseType === 'uuid';
+    // Ids are in lower case; a column that is no uuid may hold them in upper case.
+    const [value, type] = isUuid
+      ? [column, '']
+      : [`pg_catalog.lower(${asText(column)})`, '::pg_catalog.text'];
+    return what === 'organization'
+      ? `${value} ${EQUALS} $1::pg_catalog.uuid${type}`
+      : `${value} ${EQUALS} ANY ($2::pg_catalog.uuid[]${type === '' ? '' : `${type}[]`})`;
+  }
   const parent = owner.entity;
-  const keys = parent.key.map(
-    (name, i) => `${next}.${quoteIdent(name)} = ${alias}.${quoteIdent(owner.columns[i] ?? '')}`,
-  );
-  const of = what === 'branch' ? parent.branch : parent.organization;
-  const rest = of === null ? 'false' : ownerCondition(next, of, test, depth + 1, what);
+  const next = `p${depth}`;
+  const keys = parent.key.map((name, i) => {
+    // An extension's type is compared by its own operator.
+    const schema = parent.table.columns.get(name)?.operators ?? 'pg_catalog';
+    return `${next}.${quoteIdent(name)} OPERATOR(${quoteIdent(schema)}.=) ${alias}.${quoteIdent(owner.columns[i] ?? '')}`;
+  });
+  const of = parent[what];
+  const rest = of === null ? 'false' : ownerCondition(parent, of, what, next, depth + 1);
   return `EXISTS (SELECT FROM ${qualified(parent.table.root)} ${next} WHERE ${keys.join(' AND ')} AND (${rest}))`;
 }
 
 function readAs({ name, form }: HandledColumn): string {
   const column = `t.${quoteIdent(name)}`;
-  switch (form) {
-    case 'JSON':
-      return column;
-    case 'INSTANT':
-      return instant(column, 'US');
-    default:
-      return `${column}::text`;
-  }
+  if (form === 'JSON') return column;
+  return form === 'INSTANT' ? instant(column) : asText(column);
+}
+
+/** A part of the key as the row shows it. */
+function keyPart(column: HandledColumn | undefined, name: string): string {
+  return column?.form === 'INSTANT' ? readAs(column) : asText(`t.${quoteIdent(name)}`);
 }
 
 /** ISO 8601 in UTC; what has no such form (infinity, years before Christ) as PostgreSQL writes it. */
-function instant(column: string, digits: 'MS' | 'US'): string {
-  return `CASE WHEN isfinite(${column}) AND extract(year FROM ${column} AT TIME ZONE 'UTC') BETWEEN 1 AND 9999
-    THEN to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.${digits}"Z"') ELSE ${column}::text END`;
-}
+const instant = (column: string): string =>
+  `CASE WHEN ${isCommon(column)} THEN ${instantText(column, 'US')} ELSE ${asText(column)} END`;
 
-/** Keys whose text is the same however a client writes it, but for the case of a UUID. */
-const isPlainKey = (column: HandledColumn | undefined): boolean =>
-  ['uuid', 'text', 'smallint', 'integer', 'bigint'].includes(column?.baseType ?? '');
+/** Years 1 to 9999. */
+const isCommon = (column: string): string =>
+  `(${column} OPERATOR(pg_catalog.>=) '0001-01-01 00:00:00+00'::pg_catalog.timestamptz AND ${column} OPERATOR(pg_catalog.<) '10000-01-01 00:00:00+00'::pg_catalog.timestamptz)`;
 
-const arrayOf = (column: HandledColumn | undefined): string => `${column?.baseType ?? 'text'}[]`;
+const instantText = (column: string, digits: 'MS' | 'US'): string =>
+  `pg_catalog.to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.${digits}"Z"')`;

@@ -1,7 +1,7 @@
-import { hash, randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { sqlState } from '../postgres/errors.ts';
 import { destroySession, openSession } from '../postgres/session.ts';
+import { sameValue } from '../sync/canonical.ts';
 import type { EntityDefinition } from '../types/entity.ts';
 import { DataProtectionError, ValidationError } from '../types/errors.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
@@ -13,9 +13,11 @@ import type {
   LoadedEntity,
 } from '../types/sync-handler.ts';
 import { isUuid } from '../utils/uuid.ts';
-import { type ResolvedEntity, resolveEntities } from './entity-catalog.ts';
-import { type HandledColumn, handledColumns, keyText, shapeOf } from './table-handler-columns.ts';
-import { type Statements, statementsFor } from './table-handler-sql.ts';
+import { type ResolvedEntity, type ResolvedOwner, resolveEntities } from './entity-catalog.ts';
+import { type HandledColumn, handledCatalogs, keyText, shapeOf } from './table-handler-columns.ts';
+import { documentOf, jsonOf } from './table-handler-documents.ts';
+import { type Statement, type Statements, statementsFor } from './table-handler-sql.ts';
+import { misfits } from './table-handler-values.ts';
 import { readTables } from './tables.ts';
 
 export interface TableHandlerOptions {
@@ -36,10 +38,12 @@ export interface HandledTable {
   readonly columns: ReadonlyMap<string, HandledColumn>;
   readonly shape: EntityShape;
   readonly statements: Statements;
+  /** What was written is read again: triggers may have changed it since. */
+  readonly triggered: boolean;
 }
 
 /** SQLSTATEs that tell of a table that is no longer what was read of it. */
-const CHANGED_TABLE = new Set(['42703', '42P01', '42704', '0A000']);
+const CHANGED_TABLE = new Set(['42703', '42P01', '42704', '42804', '42846', '42883', '0A000']);
 
 export function createTableHandlers(options: TableHandlerOptions): TableHandlers {
   let read: Promise<ReadonlyMap<string, HandledTable>> | undefined;
@@ -67,16 +71,23 @@ export function createTableHandlers(options: TableHandlerOptions): TableHandlers
         try {
           return await work(await table());
         } catch (error) {
-          if (CHANGED_TABLE.has(sqlState(error) ?? '')) read = undefined;
+          if (error instanceof TableChanged || CHANGED_TABLE.has(sqlState(error) ?? '')) read = undefined;
           throw error;
         }
       };
+      /** A column that is not known may be new. */
+      const knowing = async (changes: readonly EntityChange[]): Promise<HandledTable> => {
+        const known = await table();
+        if (changes.some((change) => unknownColumns(known, namesOf(change)).length > 0)) read = undefined;
+        return table();
+      };
+      const write = (changes: readonly EntityChange[], context: HandlerContext) =>
+        watched(async () => applyAll(await knowing(changes), changes, context));
       return {
         describe: async () => (await table()).shape,
         load: (ids, context, purpose) => watched((handled) => load(handled, ids, context, purpose)),
-        apply: (change, context) =>
-          watched(async (handled) => (await applyAll(handled, [change], context))[0] ?? null),
-        applyMany: (changes, context) => watched((handled) => applyAll(handled, changes, context)),
+        apply: async (change, context) => (await write([change], context))[0] ?? null,
+        applyMany: write,
       };
     },
   };
@@ -86,14 +97,12 @@ async function readHandledTables(options: TableHandlerOptions): Promise<Readonly
   const client = await openSession({ connection: options.connection, name: 'care-backup sync catalog' });
   try {
     const found = resolveEntities(await readTables(client, options.entities));
-    const columns = await handledColumns(client, found);
+    const catalogs = await handledCatalogs(client, found);
     return new Map(
-      [...found].map(([type, entity]) => {
-        const own = columns.get(type) ?? new Map();
-        return [
-          type,
-          { entity, columns: own, shape: shapeOf(entity, own), statements: statementsFor(entity, own) },
-        ];
+      [...found].map(([type, entity]): [string, HandledTable] => {
+        const { columns = new Map(), triggered = false } = catalogs.get(type) ?? {};
+        const shape = shapeOf(entity, columns);
+        return [type, { entity, columns, shape, statements: statementsFor(entity, columns), triggered }];
       }),
     );
   } finally {
@@ -112,32 +121,29 @@ async function load(
   context: HandlerContext,
   purpose: 'APPLY' | 'READ',
 ): Promise<ReadonlyMap<string, LoadedEntity>> {
+  const asked = new Set(ids);
   const keys = ids.flatMap((id) => {
     const key = keyText(entity, columns, id);
-    return key === undefined ? [] : [{ id, key }];
+    return key === undefined ? [] : [key];
   });
   if (keys.length === 0) return new Map();
-  const { byKey, name } = statements;
-  const given = new Map(keys.map(({ id, key }) => [asKey(key[0] ?? ''), id]));
-  const values = byKey
-    ? [keys.map(({ key }) => key[0])]
-    : [keys.map(({ id }) => id), ...entity.key.map((_, i) => keys.map(({ key }) => key[i] ?? ''))];
-  const { rows } = await context.tx.query<LoadedRow>(
-    purpose === 'APPLY' ? statements.loadLocked : statements.load,
-    [...scopeOf(context), ...values],
-    `${name}-${purpose}`,
-  );
+  const { text, name } = purpose === 'APPLY' ? statements.loadLocked : statements.load;
+  const values = entity.key.map((_, i) => keys.map((key) => key[i] ?? ''));
+  const { rows } = await context.tx.query<LoadedRow>(text, [...scopeOf(context), ...values], name);
   return new Map(
-    rows.map((row): [string, LoadedEntity] => [
-      byKey ? (given.get(asKey(row.care_id)) ?? row.care_id) : row.care_id,
-      {
+    rows.flatMap((row): [string, LoadedEntity][] => {
+      const id = idOf(entity, row.care_id);
+      // A row has one id; another text of its key is none.
+      if (!asked.has(id)) return [];
+      const loaded = {
         row: decodeRow(columns, row.care_row),
         visible: row.care_visible === 'true',
         deleted: row.care_deleted === 'true',
-        branchId: row.care_branch,
+        branchId: isUuid(row.care_branch ?? '') ? (row.care_branch?.toLowerCase() ?? null) : null,
         updatedAt: row.care_updated_at,
-      },
-    ]),
+      };
+      return [[id, loaded]];
+    }),
   );
 }
 
@@ -150,33 +156,26 @@ interface LoadedRow {
   readonly care_updated_at: string | null;
 }
 
+const idOf = ({ key }: ResolvedEntity, text: string): string =>
+  key.length === 1 ? text : JSON.stringify(JSON.parse(text));
+
 /** Documents come as text where JavaScript would change a number of theirs. */
 function decodeRow(columns: ReadonlyMap<string, HandledColumn>, text: string): EntityRow {
   const parsed = JSON.parse(text) as Record<string, EntityRow[string]>;
   for (const [name, { kind }] of columns) {
     const value = parsed[name];
-    if (kind !== 'DOCUMENT' || typeof value !== 'string') continue;
-    parsed[name] = documentOf(value);
+    if (kind === 'DOCUMENT' && typeof value === 'string') parsed[name] = documentOf(value);
+    else if (kind === 'NUMBER' && typeof value === 'number' && !Number.isSafeInteger(value))
+      throw new TableChanged(name);
   }
   return parsed;
 }
 
-/** The document, or, where a number of it is not JavaScript's, its text behind a mark: then it is one value. */
-function documentOf(text: string): EntityRow[string] {
-  let exact = true;
-  const value = JSON.parse(text, ((_key, parsed: unknown, context?: { readonly source?: string }) => {
-    if (typeof parsed === 'number' && context?.source !== undefined && !isExact(parsed, context.source))
-      exact = false;
-    return parsed;
-  }) as (this: unknown, key: string, value: unknown) => unknown) as EntityRow[string];
-  return exact ? value : { [EXACT]: text };
-}
-
-/** The only field of a document that is carried as text. */
-const EXACT = '$exact';
-
-function isExact(value: number, source: string): boolean {
-  return String(value) === source || JSON.stringify(value) === source;
+/** A table is no longer what was read of it. */
+class TableChanged extends DataProtectionError {
+  constructor(column: string) {
+    super(`Column ${column} has another type than before`, 'SOURCE_CHANGED');
+  }
 }
 
 async function applyAll(
@@ -185,7 +184,7 @@ async function applyAll(
   context: HandlerContext,
 ): Promise<readonly (EntityRow | null)[]> {
   const { entity } = handled;
-  if (entity.organization.kind === 'SHARED') {
+  if (isShared(entity.organization)) {
     throw new DataProtectionError(
       `${entity.definition.type} belongs to all organizations and is not written by sync`,
       'FORBIDDEN',
@@ -206,7 +205,30 @@ async function applyAll(
           : await remove(handled, group, context);
     for (const change of group) results.set(change, written.get(change.entityId) ?? null);
   }
-  return changes.map((change) => results.get(change) ?? null);
+  const last = handled.triggered ? await readAgain(handled, results, context) : results;
+  return changes.map((change) => last.get(change) ?? null);
+}
+
+/** Whether rows belong to all organizations, be it through others. */
+const isShared = (owner: ResolvedOwner): boolean =>
+  owner.kind === 'SHARED' || (owner.kind === 'THROUGH' && isShared(owner.entity.organization));
+
+/** The rows as triggers left them. */
+async function readAgain(
+  handled: HandledTable,
+  written: ReadonlyMap<EntityChange, EntityRow | null>,
+  context: HandlerContext,
+): Promise<ReadonlyMap<EntityChange, EntityRow | null>> {
+  const standing = [...written].flatMap(([change, row]) => (row === null ? [] : [change]));
+  const ids = standing.map(({ entityId }) => entityId);
+  const loaded = await load(handled, ids, context, 'READ');
+  return new Map(
+    standing.map((change) => {
+      const found = loaded.get(change.entityId);
+      if (found?.visible === false) throw refused(handled.entity);
+      return [change, found === undefined || found.deleted ? null : found.row];
+    }),
+  );
 }
 
 /** What a change says of the columns, and its key. */
@@ -224,72 +246,91 @@ function recordOf(
   return record;
 }
 
-/** JSON in which documents that were carried as text stand as they are, to the last digit of their numbers. */
-function jsonOf(records: readonly Record<string, unknown>[]): string {
-  const texts = new Map<string, string>();
-  const json = JSON.stringify(records, (_name, value: unknown) => {
-    const text = exactText(value);
-    if (text === undefined) return value;
-    const mark = randomUUID();
-    texts.set(mark, text);
-    return mark;
-  });
-  return texts.size === 0 ? json : json.replace(/"([0-9a-f-]{36})"/g, (all, mark) => texts.get(mark) ?? all);
-}
+const namesOf = ({ kind, after, changed }: EntityChange): readonly string[] =>
+  kind === 'UPDATE' ? changed : Object.keys(after ?? {});
 
-function exactText(value: unknown): string | undefined {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  const names = Object.keys(value);
-  const text: unknown = names.length === 1 ? Reflect.get(value, EXACT) : undefined;
-  return typeof text === 'string' && isJsonText(text) ? text : undefined;
-}
+const unknownColumns = ({ columns }: HandledTable, names: readonly string[]): readonly string[] =>
+  names.filter((name) => !columns.has(name));
 
-function isJsonText(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function checkColumns({ columns }: HandledTable, names: readonly string[]): void {
-  const unknown = names.filter((name) => !columns.has(name));
-  if (unknown.length === 0) return;
-  throw new ValidationError(
-    'The row',
-    unknown.map((name) => ({
-      path: /^[a-z_]{1,40}$/.test(name) ? name : '(unknown column)',
-      message: 'Is no column of this entity.',
-      remedy: 'Send columns of the entity only.',
-    })),
-  );
+/** Throws `VALIDATION_FAILED` for columns that are not there, and for values that are not theirs. */
+function check(handled: HandledTable, { after }: EntityChange, names: readonly string[]): void {
+  const unknown = unknownColumns(handled, names).map((name) => ({
+    path: /^[a-z_]{1,40}$/.test(name) ? name : '(unknown column)',
+    message: 'Is no column of this entity.',
+    remedy: 'Send columns of the entity only.',
+  }));
+  const issues = [...unknown, ...misfits(after ?? {}, handled.columns, names)];
+  if (issues.length > 0) throw new ValidationError('The row', issues);
 }
 
 async function create(
   handled: HandledTable,
   changes: readonly EntityChange[],
   context: HandlerContext,
-): Promise<ReadonlyMap<string, EntityRow>> {
-  const { entity, columns } = handled;
+): Promise<Written> {
+  const { entity, shape, statements } = handled;
   const rows = changes.map((change) => {
-    const names = Object.keys(change.after ?? {});
-    checkColumns(handled, names);
-    const writable = names.filter((name) => columns.get(name)?.writable === true);
-    const record = recordOf(handled, change, writable);
+    const names = Object.keys(change.after ?? {}).filter((name) => !shape.serverOwned.includes(name));
+    check(handled, change, names);
+    const record = recordOf(handled, change, names);
+    checkKey(handled, change, record);
     own(entity, record, context);
-    return { change, record };
+    return { change, record, cleared: clearedBy(handled, change, record) };
   });
-  const written = new Map<string, EntityRow>();
+  const written = new Map<string, EntityRow | null>();
   // A default belongs to a column that no row of the statement names.
-  const alike = Map.groupBy(rows, ({ record }) => JSON.stringify(Object.keys(record).sort()));
+  const alike = Map.groupBy(rows, ({ change, record, cleared }) =>
+    JSON.stringify([change.operation.operation === 'CREATE', Object.keys(record).sort(), cleared]),
+  );
   for (const group of alike.values()) {
-    const names = Object.keys(group[0]?.record ?? {});
-    const text = handled.statements.insert(names);
-    await run(handled, text, group, context, written);
+    const [{ change, record, cleared }] = group as [(typeof group)[number]];
+    // A new row is nothing but what it says; of one that comes back, what nobody speaks of is not lost.
+    const rest = change.operation.operation === 'CREATE' ? 'DEFAULT' : 'KEPT';
+    const statement = statements.insert(Object.keys(record), { cleared, rest });
+    for (const [id, row] of await run(handled, statement, group, context)) written.set(id, row);
   }
-  if (written.size < changes.length) throw refused(entity);
+  for (const { entityId } of changes) {
+    if (written.has(entityId)) continue;
+    // The row stands under the key as PostgreSQL, or a trigger, writes it.
+    if (written.size === changes.length)
+      throw invalid('entityId', 'Is not the key as the row shows it.', 'Write it as rows have it.');
+    throw refused(entity);
+  }
   return written;
+}
+
+/** Where the row comes back that was deleted: what the operation empties. */
+function clearedBy(
+  { columns, entity, shape }: HandledTable,
+  { operation }: EntityChange,
+  record: Record<string, unknown>,
+): readonly string[] {
+  if (operation.operation === 'CREATE') return [];
+  return Object.keys(operation.payload)
+    .filter(
+      (name) =>
+        operation.payload[name] === null &&
+        columns.has(name) &&
+        !Object.hasOwn(record, name) &&
+        !shape.serverOwned.includes(name) &&
+        !entity.key.includes(name),
+    )
+    .sort();
+}
+
+/** The row's own key is that of the id. */
+function checkKey(
+  { entity, columns }: HandledTable,
+  { after }: EntityChange,
+  record: Record<string, unknown>,
+): void {
+  for (const name of entity.key) {
+    const column = columns.get(name);
+    const given = after?.[name] ?? null;
+    if (column?.writable !== true) throw invalid(name, 'Is the server’s to give.', 'Let the server make it.');
+    if (given !== null && !sameValue(given, String(record[name]), column.kind))
+      throw invalid(name, 'Is not of the entity’s id.', 'Leave it out.');
+  }
 }
 
 /** The organization is the actor's; the branch one of his. */
@@ -317,10 +358,10 @@ async function update(
   handled: HandledTable,
   changes: readonly EntityChange[],
   context: HandlerContext,
-): Promise<ReadonlyMap<string, EntityRow>> {
+): Promise<Written> {
   const { entity, columns } = handled;
   const names = [...(changes[0]?.changed ?? [])];
-  checkColumns(handled, names);
+  for (const change of changes) check(handled, change, names);
   const fixed = names.filter(
     (name) =>
       entity.key.includes(name) ||
@@ -329,9 +370,8 @@ async function update(
   );
   if (fixed[0] !== undefined) throw invalid(fixed[0], 'Cannot be changed.', 'Leave it as it is.');
   const rows = changes.map((change) => ({ change, record: recordOf(handled, change, names) }));
-  const written = new Map<string, EntityRow>();
-  await run(handled, handled.statements.update(names), rows, context, written);
-  if (written.size < changes.length) throw refused(entity);
+  const written = await run(handled, handled.statements.update(names), rows, context);
+  if (!changes.every(({ entityId }) => written.has(entityId))) throw refused(entity);
   return written;
 }
 
@@ -339,43 +379,40 @@ async function remove(
   handled: HandledTable,
   changes: readonly EntityChange[],
   context: HandlerContext,
-): Promise<ReadonlyMap<string, EntityRow>> {
+): Promise<Written> {
   const rows = changes.map((change) => ({ change, record: recordOf(handled, change, []) }));
-  const gone = new Map<string, EntityRow>();
-  await run(handled, handled.statements.remove, rows, context, gone);
-  if (gone.size < changes.length) throw refused(handled.entity);
+  const { entity } = handled;
+  const gone = await run(handled, handled.statements.remove, rows, context);
+  // A trigger may have kept a row from being marked.
+  const isGone = ({ entityId }: EntityChange): boolean =>
+    entity.deletedAt === null ? gone.has(entityId) : gone.get(entityId) === null;
+  if (!changes.every(isGone)) throw refused(entity);
   return new Map();
 }
 
-async function run(
-  { entity, columns, statements }: HandledTable,
-  text: string,
-  rows: readonly { readonly change: EntityChange; readonly record: Record<string, unknown> }[],
-  context: HandlerContext,
-  into: Map<string, EntityRow>,
-): Promise<void> {
-  const { byKey, name } = statements;
-  const [key = ''] = entity.key;
-  const given = new Map(rows.map(({ change, record }) => [asKey(String(record[key])), change.entityId]));
-  const records = rows.map(({ change, record }) =>
-    byKey ? record : { ...record, care_id: change.entityId },
-  );
-  const written = await context.tx.query<{ care_id: string; care_row: string }>(
-    text,
-    [
-      ...scopeOf(context),
-      jsonOf(records),
-      ...(byKey && text.includes('$4') ? [rows.map(({ record }) => record[key])] : []),
-    ],
-    `${name}-${hash('md5', text)}`,
-  );
-  for (const { care_id, care_row } of written.rows) {
-    into.set(byKey ? (given.get(asKey(care_id)) ?? care_id) : care_id, decodeRow(columns, care_row));
-  }
-}
+/** By id; null: it is marked as deleted. */
+type Written = ReadonlyMap<string, EntityRow | null>;
 
-/** A UUID may be written in either case; nothing else may. */
-const asKey = (text: string): string => (isUuid(text) ? text.toLowerCase() : text);
+async function run(
+  { entity, columns }: HandledTable,
+  { text, name, keyed }: Statement,
+  rows: readonly { readonly record: Record<string, unknown> }[],
+  context: HandlerContext,
+): Promise<Written> {
+  const [key = ''] = entity.key;
+  const records = rows.map(({ record }) => record);
+  const written = await context.tx.query<Pick<LoadedRow, 'care_id' | 'care_row' | 'care_deleted'>>(
+    text,
+    [...scopeOf(context), jsonOf(records), ...(keyed ? [records.map((record) => record[key])] : [])],
+    name,
+  );
+  return new Map(
+    written.rows.map(({ care_id, care_row, care_deleted }) => [
+      idOf(entity, care_id),
+      care_deleted === 'true' ? null : decodeRow(columns, care_row),
+    ]),
+  );
+}
 
 const invalid = (path: string, message: string, remedy: string): ValidationError =>
   new ValidationError('The row', [{ path, message, remedy }]);

@@ -96,12 +96,12 @@ describe.each(TABLES)('%s', (type, table, key) => {
   test('what is read and written back is what it was, in every column', async () => {
     const handler = handlers.handlerFor(type);
     const { rows } = await database.pool.query<Record<string, string>>(
-      `SELECT ${key.map((name) => `to_json(${name}) #>> '{}' AS ${name}`).join(', ')} FROM ${table} WHERE organization_id = $1 ORDER BY 1 LIMIT 60`,
+      `SELECT ${key.map((name) => `${name === 'created_at' ? `to_char(${name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')` : `${name}::text`} AS ${name}`).join(', ')}
+         FROM ${table} WHERE organization_id = $1${key.includes('created_at') ? " AND created_at > '0001-01-01Z' AND isfinite(created_at)" : ''} ORDER BY 1 LIMIT 60`,
       [ORGANIZATION],
     );
     // The seed has creation times of infinity and before Christ, which no device can hold as a part of an id.
-    const known = rows.filter((row) => /^(?:|\d{4}-.*\+00:00)$/.test(row['created_at'] ?? ''));
-    const ids = known.map((row) =>
+    const ids = rows.map((row) =>
       key.length === 1 ? (row[key[0] ?? ''] ?? '') : JSON.stringify(key.map((name) => row[name])),
     );
     expect(ids.length).toBeGreaterThan(0);
@@ -112,15 +112,15 @@ describe.each(TABLES)('%s', (type, table, key) => {
       const columns = Object.keys([...loaded.values()][0]?.row ?? {}).filter(
         (name) => !shape?.serverOwned.includes(name) && !key.includes(name) && name !== 'organization_id',
       );
-      const snapshot = () =>
-        context.tx.query<{ row: string }>(
-          `SELECT (to_jsonb(t) - 'updated_at')::text AS row FROM ${table} t WHERE organization_id = $1 ORDER BY 1`,
-          [ORGANIZATION],
-        );
-      const before = await snapshot();
+      // As values: in documents 83.0 may become 83.
+      const rows = `SELECT to_jsonb(t) - 'updated_at' AS row FROM ${table} t`;
+      await context.tx.query(`CREATE TEMP TABLE earlier ON COMMIT DROP AS ${rows}`);
       const changes = [...loaded].map(([id, { row }]) => change('UPDATE', id, row, columns));
       await handler.applyMany?.(changes, context);
-      expect((await snapshot()).rows).toEqual(before.rows);
+      const altered = await context.tx.query(
+        `(${rows} EXCEPT SELECT row FROM earlier) UNION ALL (SELECT row FROM earlier EXCEPT ${rows})`,
+      );
+      expect(altered.rows).toEqual([]);
     });
   });
 });
@@ -129,7 +129,7 @@ test('numbers that JavaScript would change, odd names and odd values survive', a
   const handler = handlers.handlerFor('ODD');
   await within(async (context) => {
     await context.tx.query(
-      `INSERT INTO odd VALUES ('k"1', $1, '{"n": 12345678901234567890, "s": "x"}', '{"a": 1, "b": 1.10}', 'NaN', 0.1, 12.50, 9007199254740993,
+      `INSERT INTO odd VALUES ('k"1', $1, '{"n": 12345678901234567890, "s": "x"}', '{"a":1,"b":1.00000000000000000001}', 'NaN', 0.1, 12.50, 9007199254740993,
         'infinity', '{"[1,3)"}', 'w')`,
       [ORGANIZATION],
     );
@@ -165,7 +165,8 @@ test('rows of others are known as such, and not written', async () => {
   const seen = await within(async (context) => handler.load(ids, context, 'READ'), limited);
   expect(seen.get(foreign)?.visible).toBe(false);
   if (elsewhere !== '') expect(seen.get(elsewhere)?.visible).toBe(false);
-  expect(seen.get(own.toUpperCase()) ?? seen.get(own)).toMatchObject({ visible: true, branchId: branch });
+  expect(seen.get(own)).toMatchObject({ visible: true, branchId: branch });
+  expect(seen.has(own.toUpperCase())).toBe(false);
   for (const id of [foreign, elsewhere].filter((one) => one !== '')) {
     await expect(
       within(

@@ -63,7 +63,11 @@ const change = (
   kind: EntityChange['kind'],
   entityId: string,
   after: EntityRow | null,
-  over: { readonly operation?: SyncOperation; readonly payload?: EntityRow; readonly before?: EntityRow } = {},
+  over: {
+    readonly operation?: SyncOperation;
+    readonly payload?: EntityRow;
+    readonly before?: EntityRow;
+  } = {},
 ): EntityChange => ({
   ...{ kind, entityId, before: over.before ?? null, after },
   changed: kind === 'UPDATE' ? Object.keys(after ?? {}) : [],
@@ -87,9 +91,11 @@ const applied = (handlers: TableHandlers, ...changes: EntityChange[]) =>
     return (await handler.applyMany?.(changes, context)) ?? [];
   });
 const rowsOf = async (table: string): Promise<Record<string, unknown>[]> =>
-  (await database.pool.query<{ row: Record<string, unknown> }>(`SELECT to_json(t) AS row FROM ${table} t`)).rows.map(
-    ({ row }) => row,
-  );
+  (
+    await database.pool.query<{ row: Record<string, unknown> }>(
+      `SELECT to_json(whole.*) AS row FROM ${table} whole`,
+    )
+  ).rows.map(({ row }) => row);
 
 const KEY = 'id uuid PRIMARY KEY, organization_id uuid NOT NULL';
 
@@ -97,12 +103,14 @@ describe('tables of any shape', () => {
   test('more columns than a function has arguments', async () => {
     const many = Array.from({ length: 120 }, (_, i) => `c${i} integer`).join(', ');
     const { handlers } = await onTable(`${KEY}, ${many}`);
-    expect(await applied(handlers, change('CREATE', ID, { c0: 1, c119: 2 }))).toMatchObject([{ c0: 1, c119: 2 }]);
+    expect(await applied(handlers, change('CREATE', ID, { c0: 1, c119: 2 }))).toMatchObject([
+      { c0: 1, c119: 2 },
+    ]);
     expect((await loadOne(handlers, ID))?.row).toMatchObject({ c0: 1, c119: 2, c60: null });
   });
 
   test('columns whose names mean something in a statement', async () => {
-    const odd = ['care_id', 'care_row', 'ordinality', 'price$4', 'k0', 'i', 't', '$&', "it's", 'a"b'];
+    const odd = ['care_id', 'care_row', 'ordinality', 'price$4', 'k0', 'i', 't', 'x', '$&', "it's", 'a"b'];
     const { table, handlers } = await onTable(
       `"a" text, "o$$rg" uuid NOT NULL, ${odd.map((name) => `"${name.replaceAll('"', '""')}" text`).join(', ')}, n numeric, PRIMARY KEY (a, n)`,
       [],
@@ -128,8 +136,12 @@ describe('tables of any shape', () => {
     await database.pool.query('CREATE DOMAIN filled AS text NOT NULL CHECK (VALUE <> $$$$)');
     const { handlers } = await onTable(`${KEY}, name filled DEFAULT 'n', notes text`);
     await applied(handlers, change('CREATE', ID, { notes: 'a' }));
-    expect(await applied(handlers, change('UPDATE', ID, { notes: 'b' }))).toMatchObject([{ name: 'n', notes: 'b' }]);
-    await expect(applied(handlers, change('UPDATE', ID, { name: null }))).rejects.toMatchObject({ code: '23502' });
+    expect(await applied(handlers, change('UPDATE', ID, { notes: 'b' }))).toMatchObject([
+      { name: 'n', notes: 'b' },
+    ]);
+    await expect(applied(handlers, change('UPDATE', ID, { name: null }))).rejects.toMatchObject({
+      code: '23502',
+    });
   });
 
   test('an organization and a branch that stand as text, in any case', async () => {
@@ -158,6 +170,74 @@ describe('tables of any shape', () => {
     );
   });
 
+  test('rows that belong to all are read, and not written', async () => {
+    const { handlers } = await onTable(
+      'code text PRIMARY KEY, label text',
+      [`INSERT INTO % VALUES ('a', 'A')`],
+      { organization: 'SHARED' },
+    );
+    expect(await loadOne(handlers, 'a')).toMatchObject({ visible: true, row: { label: 'A' } });
+    await expect(applied(handlers, change('UPDATE', 'a', { label: 'B' }))).rejects.toMatchObject({
+      code: 'FORBIDDEN',
+    });
+  });
+
+  test('rows that belong to all through others are not written either', async () => {
+    const parent = await onTable('code text PRIMARY KEY', [`INSERT INTO % VALUES ('a')`]);
+    const { table } = await onTable(`id uuid PRIMARY KEY, code text, rate numeric`, [
+      `INSERT INTO % VALUES ('${ID}', 'a', 1)`,
+    ]);
+    const handlers = createTableHandlers({
+      connection: { connectionString: database.url },
+      entities: [
+        defineEntity({ type: 'CODE', table: parent.table, organization: 'SHARED' }),
+        defineEntity({ type: 'THING', table, organization: { through: 'code', entity: 'CODE' } }),
+      ],
+    });
+    expect((await loadOne(handlers, ID))?.visible).toBe(true);
+    for (const one of [
+      change('UPDATE', ID, { rate: 2 }),
+      change('DELETE', ID, null),
+      change('CREATE', ID_2, { code: 'a' }),
+    ])
+      await expect(applied(handlers, one)).rejects.toMatchObject({ code: 'FORBIDDEN' });
+  });
+
+  test('a branch that is no UUID is nobody’s', async () => {
+    const { handlers } = await onTable(`${KEY}, branch_id integer, notes text`, [
+      `INSERT INTO % VALUES ('${ID}', $ORG, 7)`,
+    ]);
+    expect(await loadOne(handlers, ID)).toMatchObject({ visible: true, branchId: null });
+    expect(await loadOne(handlers, ID, { ...ACTOR, branchIds: [BRANCH] })).toMatchObject({ visible: false });
+    expect(await applied(handlers, change('UPDATE', ID, { notes: 'a' }))).toMatchObject([{ branch_id: 7 }]);
+  });
+
+  test('a partitioned table of an odd name in an odd schema, beside one of its name', async () => {
+    const schema = 'Odd "Schema"';
+    const table = `${'Long "'.repeat(9)}Table`;
+    const quoted = (name: string) => pg.escapeIdentifier(name);
+    const full = `${quoted(schema)}.${quoted(table)}`;
+    await database.pool.query(
+      `CREATE SCHEMA ${quoted(schema)}; CREATE TABLE ${quoted(table)} (id integer PRIMARY KEY);
+       CREATE TABLE ${full} (id integer, "Day" date, organization_id uuid NOT NULL, notes text, deleted_at timestamptz, PRIMARY KEY (id, "Day")) PARTITION BY RANGE ("Day");
+       CREATE TABLE ${quoted(schema)}.p1 PARTITION OF ${full} FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+       CREATE TABLE ${quoted(schema)}.p2 PARTITION OF ${full} DEFAULT`,
+    );
+    const handlers = createTableHandlers({
+      connection: { connectionString: database.url },
+      entities: [defineEntity({ type: 'THING', table, schema })],
+    });
+    const ids = ['2026-01-05', '2026-03-05'].map((day) => JSON.stringify(['1', day]));
+    await applied(handlers, ...ids.map((id) => change('CREATE', id, { notes: 'a' })));
+    await applied(handlers, ...ids.map((id) => change('UPDATE', id, { notes: 'b' })));
+    await applied(handlers, change('DELETE', ids[0] ?? '', null));
+    const rows = await rowsOf(full);
+    expect(rows.map((row) => [row['Day'], row['notes'], row['deleted_at'] === null])).toEqual([
+      ['2026-01-05', 'b', false],
+      ['2026-03-05', 'b', true],
+    ]);
+  });
+
   test('updated_at is filled in where the table has no default, and left alone where it is no time', async () => {
     const { handlers } = await onTable(`${KEY}, notes text, updated_at timestamptz NOT NULL`);
     const [made] = await applied(handlers, change('CREATE', ID, { notes: 'a' }));
@@ -184,9 +264,10 @@ describe('tables of any shape', () => {
 
 describe('one row has one id', () => {
   test('texts that differ in case are two rows', async () => {
-    const { table, handlers } = await onTable('id text PRIMARY KEY, organization_id uuid NOT NULL, notes text', [
-      `INSERT INTO % VALUES ('${ID}', $ORG, 'lower'), (upper('${ID}'), $ORG, 'upper')`,
-    ]);
+    const { table, handlers } = await onTable(
+      'id text PRIMARY KEY, organization_id uuid NOT NULL, notes text',
+      [`INSERT INTO % VALUES ('${ID}', $ORG, 'lower'), (upper('${ID}'), $ORG, 'upper')`],
+    );
     const ids = [ID, ID.toUpperCase()];
     const seen = await within((context) => handlers.handlerFor('THING').load(ids, context, 'APPLY'));
     expect(ids.map((id) => seen.get(id)?.row['notes'])).toEqual(['lower', 'upper']);
@@ -207,7 +288,9 @@ describe('one row has one id', () => {
     ['timestamptz', '2026-01-02T03:04:05.600000Z', ['2026-01-02T03:04:05.6Z', '2026-01-02T04:04:05.6+01:00']],
     ['timestamp', '2026-01-02 03:04:05.6', ['2026-01-02T03:04:05.6', '2026-01-02 03:04:05.600']],
   ])('of a key that is %s: as the row shows it', async (type, id, others) => {
-    const { table, handlers } = await onTable(`id ${type} PRIMARY KEY, organization_id uuid NOT NULL, notes text`);
+    const { table, handlers } = await onTable(
+      `id ${type} PRIMARY KEY, organization_id uuid NOT NULL, notes text`,
+    );
     const stray = type.startsWith('char') ? [`INSERT INTO ${table} VALUES ('a', '${ORGANIZATION}')`] : [];
     for (const statement of stray) await database.pool.query(statement);
     expect(await applied(handlers, change('CREATE', id, { notes: 'a' }))).toMatchObject([{ notes: 'a' }]);
@@ -216,7 +299,9 @@ describe('one row has one id', () => {
     const seen = await within((context) => handlers.handlerFor('THING').load(ids, context, 'APPLY'));
     expect([...seen.keys()].filter((one) => one !== 'a')).toEqual([id]);
     await database.pool.query(`TRUNCATE ${table}`);
-    for (const other of others.filter((one) => one !== 'a' && one !== 'AB' && (one !== 'ab ' || type !== 'varchar(6)')))
+    for (const other of others.filter(
+      (one) => one !== 'a' && one !== 'AB' && (one !== 'ab ' || type !== 'varchar(6)'),
+    ))
       await expect(applied(handlers, change('CREATE', other, {}))).rejects.toMatchObject({
         code: 'VALIDATION_FAILED',
         issues: [{ path: 'entityId' }],
@@ -227,9 +312,10 @@ describe('one row has one id', () => {
   });
 
   test('of several columns: the JSON of their texts, without blanks', async () => {
-    const { handlers } = await onTable('a text, b integer, organization_id uuid NOT NULL, PRIMARY KEY (a, b)', [
-      `INSERT INTO % VALUES ('x y', 1, $ORG)`,
-    ]);
+    const { handlers } = await onTable(
+      'a text, b integer, organization_id uuid NOT NULL, PRIMARY KEY (a, b)',
+      [`INSERT INTO % VALUES ('x y', 1, $ORG)`],
+    );
     const id = JSON.stringify(['x y', '1']);
     const seen = await within((context) =>
       handlers
@@ -273,9 +359,9 @@ describe('documents', () => {
 
   test('show a number as one where JavaScript has it, however it is written', async () => {
     const { handlers } = await onTable(`${KEY}, doc jsonb`, [
-      `INSERT INTO % VALUES ('${ID}', $ORG, '{"temperature": 37.0, "e": 1.50, "z": -0.0}')`,
+      `INSERT INTO % VALUES ('${ID}', $ORG, '{"temperature": 37.0, "e": 1.50}')`,
     ]);
-    expect((await loadOne(handlers, ID))?.row['doc']).toEqual({ temperature: 37, e: 1.5, z: -0 });
+    expect((await loadOne(handlers, ID))?.row['doc']).toEqual({ temperature: 37, e: 1.5 });
   });
 
   test.each<[string, Json]>([
@@ -286,7 +372,11 @@ describe('documents', () => {
     ['another field', { $exact: '5', more: true }],
   ])('with %s stay what they are', async (_, doc) => {
     const { table, handlers } = await onTable(`${KEY}, doc jsonb`);
-    await database.pool.query(`INSERT INTO ${table} VALUES ($1, $2, $3)`, [ID, ORGANIZATION, JSON.stringify(doc)]);
+    await database.pool.query(`INSERT INTO ${table} VALUES ($1, $2, $3)`, [
+      ID,
+      ORGANIZATION,
+      JSON.stringify(doc),
+    ]);
     const row = (await loadOne(handlers, ID))?.row['doc'] ?? null;
     await applied(handlers, change('UPDATE', ID, { doc: row }));
     expect(await rowsOf(table)).toMatchObject([{ doc }]);
@@ -355,7 +445,17 @@ describe('values that the column would make something else of are refused', () =
     ['real', 0.1, '0.1'],
     ['boolean', false, false],
     ['text[]', ['a', null], ['a', null]],
-    ['integer[]', [[1, 2], [3, 4]], [[1, 2], [3, 4]]],
+    [
+      'integer[]',
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      [
+        [1, 2],
+        [3, 4],
+      ],
+    ],
     ['numeric[]', ['1.50'], '{1.50}'],
     ['numeric[]', '{1.50,NULL}', '{1.50,NULL}'],
     ['jsonb', null, null],
@@ -399,7 +499,9 @@ describe('rows that were there', () => {
     for (const owner of [ORGANIZATION, OTHER]) {
       const { table, handlers } = await onTable(SOFT);
       await database.pool.query(`INSERT INTO ${table} (id, organization_id) VALUES ($1, $2)`, [ID, owner]);
-      await expect(applied(handlers, change('CREATE', ID, { notes: 'x' }))).rejects.toMatchObject({ code: '23505' });
+      await expect(applied(handlers, change('CREATE', ID, { notes: 'x' }))).rejects.toMatchObject({
+        code: '23505',
+      });
     }
   });
 
@@ -408,7 +510,12 @@ describe('rows that were there', () => {
     const changed = await onTable(SOFT, [insert]);
     const [row] = await applied(
       changed.handlers,
-      change('CREATE', ID, { status: 'DONE' }, { operation: 'PATCH', payload: { status: 'DONE', notes: null } }),
+      change(
+        'CREATE',
+        ID,
+        { status: 'DONE' },
+        { operation: 'PATCH', payload: { status: 'DONE', notes: null } },
+      ),
     );
     // What the operation clears is cleared; of what it does not speak of, nothing is lost.
     expect(row).toMatchObject({ status: 'DONE', notes: null, kept: 'k', deleted_at: null });
@@ -427,12 +534,15 @@ describe('rows that were there', () => {
     const { table, handlers } = await onTable(SOFT, [
       `INSERT INTO % (id, organization_id, notes, deleted_at) VALUES ('${ID}', $ORG, 'old', now())`,
     ]);
-    const made = await applied(handlers, change('CREATE', ID, { notes: 'a' }), change('CREATE', ID_2, { notes: 'b' }));
+    const made = await applied(
+      handlers,
+      change('CREATE', ID, { notes: 'a' }),
+      change('CREATE', ID_2, { notes: 'b' }),
+    );
     expect(made.map((row) => row?.['notes'])).toEqual(['a', 'b']);
-    expect(await applied(handlers, change('DELETE', ID, null), change('UPDATE', ID_2, { notes: 'c' }))).toMatchObject([
-      null,
-      { notes: 'c' },
-    ]);
+    expect(
+      await applied(handlers, change('DELETE', ID, null), change('UPDATE', ID_2, { notes: 'c' })),
+    ).toMatchObject([null, { notes: 'c' }]);
     expect((await rowsOf(table)).length).toBe(2);
   });
 });
@@ -448,14 +558,21 @@ describe('triggers', () => {
       `INSERT INTO % VALUES ('${ID}', $ORG)`,
       ...trigger('BEFORE INSERT OR UPDATE OR DELETE', 'RETURN NULL;'),
     ]);
-    for (const one of [change('CREATE', ID_2, {}), change('UPDATE', ID, { notes: 'a' }), change('DELETE', ID, null)])
+    for (const one of [
+      change('CREATE', ID_2, {}),
+      change('UPDATE', ID, { notes: 'a' }),
+      change('DELETE', ID, null),
+    ])
       await expect(applied(handlers, one)).rejects.toMatchObject({ code: 'FORBIDDEN' });
   });
 
   test('what one changes afterwards is in the row that is given', async () => {
     const { handlers } = await onTable(
       `${KEY}, notes text, length integer`,
-      trigger('AFTER INSERT OR UPDATE OF notes', 'UPDATE % SET length = length(notes) WHERE id = NEW.id; RETURN NULL;'),
+      trigger(
+        'AFTER INSERT OR UPDATE OF notes',
+        'UPDATE % SET length = length(notes) WHERE id = NEW.id; RETURN NULL;',
+      ),
     );
     expect(await applied(handlers, change('CREATE', ID, { notes: 'abc' }))).toMatchObject([{ length: 3 }]);
     expect(await applied(handlers, change('UPDATE', ID, { notes: 'abcd' }))).toMatchObject([{ length: 4 }]);
@@ -474,15 +591,22 @@ describe('triggers', () => {
       insert,
       ...trigger('BEFORE UPDATE', `NEW.deleted_at = NULL; RETURN NEW;`),
     ]);
-    await expect(applied(keeps.handlers, change('DELETE', ID, null))).rejects.toMatchObject({ code: 'FORBIDDEN' });
+    await expect(applied(keeps.handlers, change('DELETE', ID, null))).rejects.toMatchObject({
+      code: 'FORBIDDEN',
+    });
   });
 
   test('a row that one gives to somebody else is not written', async () => {
     const { table, handlers } = await onTable(`${KEY}, notes text`, [
       `INSERT INTO % VALUES ('${ID}', $ORG)`,
-      ...trigger('AFTER UPDATE', `UPDATE % SET organization_id = '${OTHER}' WHERE id = NEW.id AND organization_id <> '${OTHER}'; RETURN NULL;`),
+      ...trigger(
+        'AFTER UPDATE',
+        `UPDATE % SET organization_id = '${OTHER}' WHERE id = NEW.id AND organization_id <> '${OTHER}'; RETURN NULL;`,
+      ),
     ]);
-    await expect(applied(handlers, change('UPDATE', ID, { notes: 'a' }))).rejects.toMatchObject({ code: 'FORBIDDEN' });
+    await expect(applied(handlers, change('UPDATE', ID, { notes: 'a' }))).rejects.toMatchObject({
+      code: 'FORBIDDEN',
+    });
     expect(await rowsOf(table)).toMatchObject([{ organization_id: ORGANIZATION, notes: null }]);
   });
 });
@@ -500,7 +624,9 @@ describe('a table that changes while the process runs', () => {
       await expect(load()).rejects.toMatchObject({ code: '42703' });
       expect((await load()).get(ID)?.row).toMatchObject({ notes: 'a', fresh: null });
       await database.pool.query(`ALTER TABLE ${table} ADD fresher text`);
-      expect(await applied(handlers, change('UPDATE', ID, { fresher: 'x' }))).toMatchObject([{ fresher: 'x' }]);
+      expect(await applied(handlers, change('UPDATE', ID, { fresher: 'x' }))).toMatchObject([
+        { fresher: 'x' },
+      ]);
       await expect(applied(handlers, change('UPDATE', ID, { never: 'x' }))).rejects.toMatchObject({
         code: 'VALIDATION_FAILED',
       });
@@ -510,10 +636,14 @@ describe('a table that changes while the process runs', () => {
   });
 
   test('a number that grew beyond JavaScript’s is not read as another', async () => {
-    const { table, handlers } = await onTable(`${KEY}, n integer`, [`INSERT INTO % VALUES ('${ID}', $ORG, 1)`]);
+    const { table, handlers } = await onTable(`${KEY}, n integer`, [
+      `INSERT INTO % VALUES ('${ID}', $ORG, 1)`,
+    ]);
     expect((await loadOne(handlers, ID))?.row).toMatchObject({ n: 1 });
     await database.pool.query(`ALTER TABLE ${table} ALTER n TYPE bigint`);
-    expect(await applied(handlers, change('UPDATE', ID, { n: 3_000_000_000 }))).toMatchObject([{ n: 3_000_000_000 }]);
+    expect(await applied(handlers, change('UPDATE', ID, { n: 3_000_000_000 }))).toMatchObject([
+      { n: 3_000_000_000 },
+    ]);
     await database.pool.query(`UPDATE ${table} SET n = 9007199254740993`);
     await expect(loadOne(handlers, ID)).rejects.toMatchObject({ retryable: true });
     expect((await loadOne(handlers, ID))?.row).toMatchObject({ n: '9007199254740993' });
@@ -521,16 +651,19 @@ describe('a table that changes while the process runs', () => {
 });
 
 test('functions and operators of others’ are not used, wherever the session looks for them', async () => {
-  const { handlers } = await onTable('id varchar(10) PRIMARY KEY, organization_id uuid NOT NULL, notes text', [
-    `INSERT INTO % VALUES ('a', $ORG, 'mine'), ('b', '${OTHER}', 'theirs')`,
-    'CREATE SCHEMA evil',
-    `CREATE FUNCTION evil.eq(varchar, varchar) RETURNS boolean LANGUAGE sql AS 'SELECT true'`,
-    `CREATE FUNCTION evil.eq(uuid, uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'`,
-    'CREATE OPERATOR evil.= (FUNCTION = evil.eq, LEFTARG = varchar, RIGHTARG = varchar)',
-    'CREATE OPERATOR evil.= (FUNCTION = evil.eq, LEFTARG = uuid, RIGHTARG = uuid)',
-    `CREATE FUNCTION evil.json_build_object(text, varchar, text, text, text, text) RETURNS json LANGUAGE sql AS $$SELECT '{"notes": "evil"}'::json$$`,
-    `CREATE FUNCTION evil.row_to_json(record) RETURNS json LANGUAGE sql AS $$SELECT '{"notes": "evil"}'::json$$`,
-  ]);
+  const { handlers } = await onTable(
+    'id varchar(10) PRIMARY KEY, organization_id uuid NOT NULL, notes text',
+    [
+      `INSERT INTO % VALUES ('a', $ORG, 'mine'), ('b', '${OTHER}', 'theirs')`,
+      'CREATE SCHEMA evil',
+      `CREATE FUNCTION evil.eq(varchar, varchar) RETURNS boolean LANGUAGE sql AS 'SELECT true'`,
+      `CREATE FUNCTION evil.eq(uuid, uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'`,
+      'CREATE OPERATOR evil.= (FUNCTION = evil.eq, LEFTARG = varchar, RIGHTARG = varchar)',
+      'CREATE OPERATOR evil.= (FUNCTION = evil.eq, LEFTARG = uuid, RIGHTARG = uuid)',
+      `CREATE FUNCTION evil.json_build_object(text, varchar, text, text, text, text) RETURNS json LANGUAGE sql AS $$SELECT '{"notes": "evil"}'::json$$`,
+      `CREATE FUNCTION evil.unnest(varchar[]) RETURNS SETOF varchar LANGUAGE sql AS $$SELECT 'b'::varchar$$`,
+    ],
+  );
   await within(async (context) => {
     await context.tx.query('SET LOCAL search_path = evil, pg_catalog');
     const seen = await handlers.handlerFor('THING').load(['a', 'b'], context, 'APPLY');
@@ -540,5 +673,7 @@ test('functions and operators of others’ are not used, wherever the session lo
     ]);
     await handlers.handlerFor('THING').apply(change('UPDATE', 'a', { notes: 'new' }), context);
   });
-  expect((await loadOne(handlers, 'b', { ...ACTOR, organizationId: ORGANIZATION }))?.row['notes']).toBe('theirs');
+  expect((await loadOne(handlers, 'b', { ...ACTOR, organizationId: ORGANIZATION }))?.row['notes']).toBe(
+    'theirs',
+  );
 });
