@@ -62,7 +62,9 @@ CREATE TABLE offline_sync_queue (
   entity_id text NOT NULL,
   schema_version integer NOT NULL,
   payload jsonb NOT NULL,
+  -- As the device has it, of an operation that was edited.
   original_payload jsonb,
+  original_schema_version integer,
   previous_version jsonb,
   -- Whether previous_version is what the server had handed out.
   base_trusted boolean NOT NULL DEFAULT false,
@@ -74,6 +76,8 @@ CREATE TABLE offline_sync_queue (
   previous_operation_id uuid,
   -- May go on past one that waits for a decision and touches other columns.
   disjoint_proceeds boolean NOT NULL DEFAULT false,
+  -- The operations (ids) that it went past when it was taken: what follows it has them ahead of it too.
+  passed uuid[],
   occurred_at timestamptz(3) NOT NULL,
   effective_at timestamptz(3),
   clock_skew_ms bigint,
@@ -126,6 +130,8 @@ CREATE TABLE offline_sync_queue (
   runnable boolean GENERATED ALWAYS AS (status IN ('PENDING', 'IN_PROGRESS')) STORED,
   -- Neither runnable nor over.
   waiting boolean GENERATED ALWAYS AS (status NOT IN ('PENDING', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED')) STORED,
+  -- What builds on it does not go on by itself.
+  holding boolean GENERATED ALWAYS AS (status IN ('CONFLICT', 'PARKED', 'BLOCKED', 'FAILED', 'CANCELLED', 'EXPIRED')) STORED,
   CONSTRAINT offline_sync_queue_claimed CHECK ((status = 'IN_PROGRESS') = (claim_token IS NOT NULL)),
   CONSTRAINT offline_sync_queue_ended CHECK ((status IN ('COMPLETED', 'FAILED')) = (outcome IS NOT NULL)),
   CONSTRAINT offline_sync_queue_rejected CHECK ((status = 'FAILED') = (outcome IS NOT DISTINCT FROM 'REJECTED')),
@@ -135,8 +141,11 @@ CREATE TABLE offline_sync_queue (
 );
 
 CREATE INDEX offline_sync_queue_next ON offline_sync_queue (stream_id, lane, due_at, sequence_number) WHERE runnable;
+CREATE INDEX offline_sync_queue_next_batch ON offline_sync_queue (stream_id, lane, due_at, sequence_number)
+  WHERE runnable AND batch_size IS NOT NULL;
 CREATE INDEX offline_sync_queue_of_entity ON offline_sync_queue (stream_id, entity_type, entity_id, sequence_number);
 CREATE INDEX offline_sync_queue_waiting ON offline_sync_queue (organization_id, status, id) WHERE waiting;
+CREATE INDEX offline_sync_queue_holding ON offline_sync_queue (organization_id, operation_id) WHERE holding;
 CREATE INDEX offline_sync_queue_batch ON offline_sync_queue (stream_id, batch_id) WHERE batch_size IS NOT NULL;
 CREATE INDEX offline_sync_queue_of_session ON offline_sync_queue (session_id) WHERE session_id IS NOT NULL;
 
@@ -188,8 +197,8 @@ CREATE TABLE sync_entity_state (
   -- SHA-256 of the canonical row at this version; NULL: deleted, or never seen.
   row_hash bytea,
   deleted boolean NOT NULL DEFAULT false,
-  -- When the last change took effect, where that is known.
-  effective_at timestamptz(3),
+  -- When each column last changed, by the server's clock; null: not known. '': all others.
+  times jsonb NOT NULL DEFAULT '{}',
   updated_at timestamptz(3) NOT NULL,
   PRIMARY KEY (organization_id, entity_type, entity_id)
 );

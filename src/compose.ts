@@ -288,12 +288,12 @@ function openSyncPool(connection: pg.ClientConfig, limits: SyncContext['limits']
     keepAlive: true,
     keepAliveInitialDelayMillis: 30_000,
     application_name: 'care-backup sync',
-    // Plans that are kept and not compiled, time limits, and how values are written as text; nothing that would change
-    // what the host's triggers do, such as the time zone.
+    // Plans that are kept and not compiled, by indexes also where they are made while the tables are small; time limits,
+    // and how values are written as text; nothing that would change what the host's triggers do, such as the time zone.
     onConnect: (client) =>
       client.query(
         `SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3;
-         SET plan_cache_mode = force_generic_plan; SET jit = off; SET lock_timeout = ${limits.lockTimeoutMs}; SET statement_timeout = ${limits.statementTimeoutMs}`,
+         SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; SET lock_timeout = ${limits.lockTimeoutMs}; SET statement_timeout = ${limits.statementTimeoutMs}`,
       ),
   });
   onErrors(pool, (error) => logger.warn({ error: error.name }, 'An idle connection of sync was lost'));

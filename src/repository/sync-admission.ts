@@ -12,6 +12,7 @@ import { integer, json, jsonText, nullable, text, timestamp, uuid } from './colu
 import type { Transaction } from './database.ts';
 import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
 import type { BoundScope } from './scope.ts';
+import { type AdmissionFinding, type AdmissionQuestion, syncLook } from './sync-look.ts';
 
 /** What tells one outbox from another. */
 export interface StreamKey {
@@ -66,6 +67,8 @@ export interface NewOperation {
   readonly fields: readonly string[];
   readonly dependsOn: readonly UUID[];
   readonly previousOperationId: UUID | null;
+  /** What it must not overtake on its entity: the one before it, also where it starts from something else. */
+  readonly follows: UUID | null;
   readonly disjointProceeds: boolean;
   readonly occurredAt: Timestamp;
   readonly effectiveAt: Timestamp | null;
@@ -85,49 +88,12 @@ export interface NewOperation {
   readonly metadata: { readonly [key: string]: Json };
 }
 
-/** The last operation on an entity that a stream holds. */
-interface LastOnEntity {
-  readonly streamId: UUID;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly operationId: UUID;
-  readonly sequenceNumber: number;
-}
-
-/** What is known of an operation id or a sequence number that was taken before. */
-export interface TakenId {
-  readonly operationId: UUID;
-  readonly queueId: UUID;
-  readonly streamId: UUID;
-  readonly sequenceNumber: number;
-  /** Hexadecimal. */
-  readonly payloadHash: string;
-  /** Whose it is. */
-  readonly userId: UUID;
-}
-
 const STREAM: RowMapping<Omit<LockedStream, 'sessionId'>> = {
   id: uuid('id'),
   numberedBy: nullable(text('numbered_by')),
   lastSequence: integer('last_sequence'),
   clock: json('clock'),
   lastEffectiveAt: nullable(timestamp('last_effective_at')),
-};
-
-const LAST: RowMapping<LastOnEntity> = {
-  streamId: uuid('stream_id'),
-  entityType: text('entity_type'),
-  entityId: text('entity_id'),
-  operationId: uuid('operation_id'),
-  sequenceNumber: integer('sequence_number'),
-};
-
-const TAKEN: RowMapping<Omit<TakenId, 'userId'>> = {
-  operationId: uuid('operation_id'),
-  queueId: uuid('queue_id'),
-  streamId: uuid('stream_id'),
-  sequenceNumber: integer('sequence_number'),
-  payloadHash: { ...text('payload_hash'), select: (alias) => `encode(${alias}.payload_hash, 'hex')` },
 };
 
 /** A predecessor edge between operations, by their operation ids. */
@@ -138,6 +104,14 @@ export interface OperationEdge {
   /** Set where the successor belongs to an atomic batch. */
   readonly batchId: UUID | null;
 }
+
+/** What becomes of what something CRITICAL waits for: it goes with that, and waits for no approval either. */
+export const RAISED = `lane = 'CRITICAL', status = CASE WHEN status = 'WAITING_APPROVAL' THEN 'PENDING' ELSE status END,
+  status_reason = CASE WHEN status <> 'WAITING_APPROVAL' THEN status_reason END`;
+export const toBeRaised = (
+  alias: string,
+): string => `(${alias}.lane <> 'CRITICAL' OR ${alias}.status = 'WAITING_APPROVAL')
+  AND ${alias}.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')`;
 
 /** The most edges that are followed in search of a circle; a longer way is left to the sweeper. */
 const MOST_EDGES = 20_000;
@@ -204,30 +178,18 @@ export interface SyncAdmission {
   >;
   /** The operation ids of the members of atomic batches that have been taken. */
   batchMates(asked: readonly { readonly streamId: UUID; readonly batchId: UUID }[]): Promise<readonly UUID[]>;
-  /** The last operation of each entity in its stream, where there is one. */
-  lastOnEntities(
-    entities: readonly { readonly streamId: UUID; readonly entityType: string; readonly entityId: string }[],
-  ): Promise<readonly LastOnEntity[]>;
-  /** Of these operation ids, those that others wait for, with the lane that waits. */
-  waitedFor(operationIds: readonly UUID[]): Promise<ReadonlyMap<UUID, SyncLane>>;
+  /** What is there of operations that are to be taken. Of one of which there is nothing it says nothing. */
+  look(questions: readonly AdmissionQuestion[]): Promise<readonly AdmissionFinding[]>;
   /** What these operations wait for, and what that waits for, as far as it has not ended well. */
   edgesFrom(operationIds: readonly UUID[]): Promise<readonly OperationEdge[]>;
   /**
-   * Stores what is new: operation, id and edges. Gives the ids (`id`) that were stored; the others were taken before,
-   * by operation id or sequence number.
+   * Stores operations: with ids and edges. Gives the ids (`id`) of those that were stored; of the others the operation
+   * id was taken by another stream meanwhile.
    */
   insert(
     operations: readonly NewOperation[],
     progress: readonly StreamProgress[],
   ): Promise<ReadonlySet<UUID>>;
-  /** Which of these operation ids and sequence numbers were taken. */
-  taken(
-    asked: readonly {
-      readonly operationId: UUID;
-      readonly streamId: UUID;
-      readonly sequenceNumber: number;
-    }[],
-  ): Promise<readonly TakenId[]>;
   /** Raises what these operations wait for into the CRITICAL lane. Gives the streams that have work there now. */
   raiseAncestors(operationIds: readonly UUID[]): Promise<readonly UUID[]>;
 }
@@ -238,12 +200,13 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
   const queue = db.table('offline_sync_queue');
   const ids = db.table('sync_operation_ids');
   const predecessors = db.table('sync_predecessors');
+  const sessions = db.table('offline_sessions');
   const now = (): Timestamp => db.clock.now().toISOString();
 
   const find = (keys: string) =>
     db.query(
       `SELECT s.user_id::text AS user_id, s.installation_id, s.epoch::text AS epoch, ${selectColumns(STREAM, 's')},
-              (SELECT o.id FROM ${db.table('offline_sessions')} o
+              (SELECT o.id FROM ${sessions} o
                 WHERE o.organization_id = s.organization_id AND o.user_id = s.user_id AND o.device_id = s.device_id
                   AND o.ended_at IS NULL)::text AS session_id
          FROM json_to_recordset($2::json) AS k(user_id uuid, installation_id text, epoch bigint)
@@ -256,6 +219,7 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
 
   return {
     async lockStreams(keys) {
+      if (keys.length === 0) return [];
       const wanted = keys.map((key) => ({
         user_id: key.userId,
         device_id: key.deviceId,
@@ -320,29 +284,7 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
       return rows.map((row) => row.id ?? '');
     },
 
-    async lastOnEntities(entities) {
-      const rows = await db.query(
-        `SELECT ${selectColumns(LAST, 'q')}
-           FROM json_to_recordset($1::json) AS e("streamId" uuid, "entityType" text, "entityId" text)
-          CROSS JOIN LATERAL (
-            SELECT * FROM ${queue} l WHERE l.stream_id = e."streamId" AND l.entity_type = e."entityType"
-               AND l.entity_id = e."entityId" ORDER BY l.sequence_number DESC LIMIT 1) q`,
-        [JSON.stringify(entities)],
-        'sync-last-on-entities',
-      );
-      return rows.map((row) => decodeColumns(LAST, row));
-    },
-
-    async waitedFor(operationIds) {
-      const rows = await db.query(
-        `SELECT p.predecessor::text AS id, bool_or(q.lane = 'CRITICAL')::text AS critical
-           FROM ${predecessors} p JOIN ${queue} q ON q.id = p.successor_id
-          WHERE p.organization_id = $1::uuid AND p.predecessor = ANY ($2::uuid[]) GROUP BY p.predecessor`,
-        [organizationId, operationIds],
-        'sync-waited-for',
-      );
-      return new Map(rows.map((row) => [row.id ?? '', row.critical === 'true' ? 'CRITICAL' : 'NORMAL']));
-    },
+    look: syncLook(scope),
 
     async edgesFrom(operationIds) {
       const rows = await db.query(
@@ -391,37 +333,28 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
       return new Set(rows.map((row) => row.id ?? ''));
     },
 
-    async taken(asked) {
-      const rows = await db.query(
-        `SELECT ${selectColumns(TAKEN, 'd')}, s.user_id::text AS user_id
-           FROM json_to_recordset($2::json) AS a("operationId" uuid, "streamId" uuid, "sequenceNumber" bigint)
-           JOIN ${ids} d ON (d.organization_id = $1::uuid AND d.operation_id = a."operationId")
-             OR (d.stream_id = a."streamId" AND d.sequence_number = a."sequenceNumber")
-           JOIN ${streams} s ON s.id = d.stream_id`,
-        [organizationId, JSON.stringify(asked)],
-      );
-      return rows.map((row) => ({ ...decodeColumns(TAKEN, row), userId: row.user_id ?? '' }));
-    },
-
     async raiseAncestors(operationIds) {
       const rows = await db.query(
         `WITH RECURSIVE above AS (
-           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
+           SELECT q.id, q.stream_id, q.batch_id, q.batch_size, q.passed FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
             WHERE d.organization_id = $1::uuid AND d.operation_id = ANY ($2::uuid[])
            UNION
-           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM above a
+           SELECT q.id, q.stream_id, q.batch_id, q.batch_size, q.passed FROM above a
             CROSS JOIN LATERAL (
               SELECT d.queue_id AS id FROM ${predecessors} p
                 JOIN ${ids} d ON d.organization_id = p.organization_id AND d.operation_id = p.predecessor
                WHERE p.successor_id = a.id
               UNION ALL
+              SELECT d.queue_id FROM unnest(a.passed) AS o(id)
+                JOIN ${ids} d ON d.organization_id = $1::uuid AND d.operation_id = o.id
+              UNION ALL
               SELECT m.id FROM ${queue} m
                WHERE a.batch_size IS NOT NULL AND m.stream_id = a.stream_id AND m.batch_id = a.batch_id
                  AND m.batch_size IS NOT NULL) step
-             JOIN ${queue} q ON q.id = step.id AND q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
+             JOIN ${queue} q ON q.id = step.id AND (q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED') OR q.passed IS NOT NULL)
          ), raised AS (
-           UPDATE ${queue} q SET lane = 'CRITICAL', updated_at = $3::timestamptz
-             FROM (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE l.lane <> 'CRITICAL'
+           UPDATE ${queue} q SET ${RAISED}, updated_at = $3::timestamptz
+             FROM (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE ${toBeRaised('l')}
                     ORDER BY l.id FOR UPDATE OF l) a
             WHERE q.id = a.id RETURNING q.stream_id
          )
@@ -435,7 +368,11 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
 
 /** What is not as it is where nothing is said: most fields of most operations say nothing. */
 function said(operation: NewOperation): Partial<NewOperation> {
-  const told: Partial<Record<keyof NewOperation, unknown>> = { payloadHash: operation.payloadHash };
+  const { payloadHash, follows } = operation;
+  const told: Partial<Record<keyof NewOperation, unknown>> = {
+    payloadHash,
+    ...(follows === null ? {} : { follows }),
+  };
   for (const [, field] of INSERTED) {
     const value = operation[field];
     if (value !== null && value !== false) told[field] = value;
@@ -459,7 +396,7 @@ function insertStatement({ streams, queue, ids, predecessors }: Tables): string 
   ).join(', ');
   return `
     WITH input AS MATERIALIZED (
-      SELECT * FROM jsonb_to_recordset($3::jsonb) AS i(${record}, "payloadHash" text)
+      SELECT * FROM jsonb_to_recordset($3::jsonb) AS i(${record}, "payloadHash" text, "follows" uuid)
     ), fresh AS (
       INSERT INTO ${ids} (organization_id, operation_id, stream_id, sequence_number, queue_id, payload_hash)
       SELECT $1::uuid, i."operationId", i."streamId", i."sequenceNumber", i."id", decode(i."payloadHash", 'hex')
@@ -476,7 +413,7 @@ function insertStatement({ streams, queue, ids, predecessors }: Tables): string 
        CROSS JOIN LATERAL (
          SELECT unnest(i."dependsOn") AS predecessor, 'DEPENDS_ON' AS kind
          UNION ALL
-         SELECT i."previousOperationId", 'PREVIOUS') e
+         SELECT i."follows", 'PREVIOUS') e
        WHERE e.predecessor IS NOT NULL GROUP BY i."id", e.predecessor
     ), progress AS (
       UPDATE ${streams} s

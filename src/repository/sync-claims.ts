@@ -3,6 +3,7 @@ import {
   type ConflictResolution,
   type DataVersion,
   type EntityRow,
+  SYNC_LANES,
   SYNC_OPERATIONS,
   SYNC_OUTCOMES,
   SYNC_PRIORITIES,
@@ -45,6 +46,9 @@ export interface ClaimedOperation {
   readonly entityId: string;
   readonly schemaVersion: number;
   readonly payload: EntityRow;
+  /** As the device has it, of one that was edited; its version too. */
+  readonly originalPayload: EntityRow | null;
+  readonly originalSchemaVersion: number | null;
   readonly previousVersion: Partial<DataVersion> | null;
   readonly baseTrusted: boolean;
   readonly previousOperationId: UUID | null;
@@ -52,6 +56,7 @@ export interface ClaimedOperation {
   readonly effectiveAt: Timestamp | null;
   readonly queuedAt: Timestamp;
   readonly priority: SyncPriority;
+  readonly lane: SyncLane;
   readonly retryCount: number;
   readonly maxRetries: number;
   readonly backoffMultiplier: number;
@@ -76,6 +81,8 @@ export interface Predecessor {
   readonly operation: SyncOperation;
   readonly schemaVersion: number;
   readonly payload: EntityRow;
+  readonly originalPayload: EntityRow | null;
+  readonly originalSchemaVersion: number | null;
   readonly previousVersion: Partial<DataVersion> | null;
   readonly baseTrusted: boolean;
   readonly previousOperationId: UUID | null;
@@ -94,6 +101,8 @@ export interface ClaimRequest {
   readonly limit: number;
   /** Only what comes after this place. */
   readonly after?: ClaimPlace | undefined;
+  /** Atomic batches that are not ready: what comes after them does not wait for them. */
+  readonly unready?: readonly UUID[];
 }
 
 /** A place in a stream's order. */
@@ -104,18 +113,27 @@ export interface ClaimPlace {
 
 export interface Claim {
   readonly operations: readonly ClaimedOperation[];
-  /** Where to look on; undefined: all was looked at. */
+  /** Where to look on; undefined: all was looked at, up to `batch`. */
   readonly next: ClaimPlace | undefined;
+  /** The place of the next atomic batch: what comes after it is not taken before it. */
+  readonly batch: ClaimPlace | undefined;
+}
+
+export interface BatchClaim {
+  /** All of the batch; empty: it is not ready. */
+  readonly operations: readonly ClaimedOperation[];
+  /** The batches that come first and are not ready. */
+  readonly unready: readonly UUID[];
 }
 
 export interface SyncClaims {
   /**
-   * Takes what is ready, in order: no predecessor outside of the claim that has not ended well. What was taken before
-   * without an outcome is taken alone.
+   * Takes what is ready, in order, as far as the next atomic batch: no predecessor outside of the claim that has not ended
+   * well. What was taken before without an outcome is taken alone.
    */
   claim(request: ClaimRequest): Promise<Claim>;
-  /** Takes one atomic batch that is complete and ready, whole. Empty: there is none. */
-  claimBatch(request: ClaimRequest): Promise<readonly ClaimedOperation[]>;
+  /** Takes the first atomic batch, whole, where it is complete and ready. */
+  claimBatch(request: ClaimRequest): Promise<BatchClaim>;
   /** One operation, whatever its lane, where it is ready. undefined: it is not, or somebody has it. */
   claimOne(id: UUID, request: Pick<ClaimRequest, 'token' | 'leaseMs'>): Promise<ClaimedOperation | undefined>;
   /** Of these operation ids, those that are still known. */
@@ -154,6 +172,8 @@ const CLAIMED: RowMapping<Omit<ClaimedOperation, 'after'>> = {
   entityId: text('entity_id'),
   schemaVersion: integer('schema_version'),
   payload: json('payload'),
+  originalPayload: nullable(json('original_payload')),
+  originalSchemaVersion: nullable(integer('original_schema_version')),
   previousVersion: nullable(json('previous_version')),
   baseTrusted: boolean('base_trusted'),
   previousOperationId: nullable(uuid('previous_operation_id')),
@@ -161,6 +181,7 @@ const CLAIMED: RowMapping<Omit<ClaimedOperation, 'after'>> = {
   effectiveAt: nullable(timestamp('effective_at')),
   queuedAt: timestamp('queued_at'),
   priority: word('priority', SYNC_PRIORITIES),
+  lane: word('lane', SYNC_LANES),
   retryCount: integer('retry_count'),
   maxRetries: integer('max_retries'),
   backoffMultiplier: float('backoff_multiplier'),
@@ -175,6 +196,7 @@ const CLAIMED: RowMapping<Omit<ClaimedOperation, 'after'>> = {
   metadata: json('metadata'),
 };
 const AFTER = uuidArray('after');
+const UNREADY = uuidArray('unready');
 
 const PREDECESSOR: RowMapping<Omit<Predecessor, 'clientImage'>> = {
   operationId: uuid('operation_id'),
@@ -183,6 +205,8 @@ const PREDECESSOR: RowMapping<Omit<Predecessor, 'clientImage'>> = {
   operation: word('operation', SYNC_OPERATIONS),
   schemaVersion: integer('schema_version'),
   payload: json('payload'),
+  originalPayload: nullable(json('original_payload')),
+  originalSchemaVersion: nullable(integer('original_schema_version')),
   previousVersion: nullable(json('previous_version')),
   baseTrusted: boolean('base_trusted'),
   previousOperationId: nullable(uuid('previous_operation_id')),
@@ -193,6 +217,8 @@ const PREDECESSOR: RowMapping<Omit<Predecessor, 'clientImage'>> = {
 
 /** An operation that was claimed as often without an outcome is not claimed again: see `parkPoisoned`. */
 export const MOST_CLAIMS = 3;
+/** Of how many members the batches are found that come first; what comes later is looked at in the next claim. */
+const MEMBERS_PER_BATCH = 10;
 
 export function syncClaims(db: Database): SyncClaims {
   const queue = db.table('offline_sync_queue');
@@ -204,83 +230,108 @@ export function syncClaims(db: Database): SyncClaims {
   const claimable = (alias: string, at: string): string => `${alias}.runnable AND CASE ${alias}.status
       WHEN 'PENDING' THEN ${alias}.next_retry_at IS NULL OR ${alias}.next_retry_at <= ${at}
       ELSE ${alias}.lease_expires_at < clock_timestamp() AND ${alias}.claims < ${MOST_CLAIMS} END
-    AND (${alias}.expires_at IS NULL OR ${alias}.expires_at > ${at} OR ${alias}.priority = 'CRITICAL')`;
+    AND (${alias}.expires_at IS NULL OR ${alias}.expires_at > ${at} OR ${alias}.priority = 'CRITICAL'
+      OR ${alias}.conflict_resolution IS NOT NULL)`;
 
   /** Has ended well, be it so long ago that only its id is left. */
   const endedWell = (state: string, id: string): string =>
     `(${state}.status = 'COMPLETED' OR ${state}.id IS NULL AND ${id}.final_state ->> 'status' = 'COMPLETED')`;
 
+  /** The operation (p) of an id (d) among what is ahead (n); always by the indexes, since OFFSET 0 forbids other joins. */
+  const lookUp = `
+        LEFT JOIN LATERAL (SELECT * FROM ${ids} i WHERE i.organization_id = c.organization_id AND i.operation_id = n.predecessor OFFSET 0) d ON true
+        LEFT JOIN LATERAL (SELECT * FROM ${queue} i WHERE i.id = d.queue_id OFFSET 0) p ON true
+        LEFT JOIN candidate w ON w.id = d.queue_id`;
+
+  /** What a candidate (alias c) may pass: it waits for somebody, and they have no column in common. */
+  const mayPass = `c.disjoint_proceeds AND coalesce(p.status IN ('CONFLICT', 'PARKED', 'BLOCKED', 'WAITING_APPROVAL', 'PAUSED')
+          AND NOT c.fields && p.fields AND NOT '*' = ANY (c.fields) AND NOT '*' = ANY (p.fields), false)`;
+
+  const sameEntity = '(p.entity_type, p.entity_id) = (c.entity_type, c.entity_id)';
+  /** Whether there may be more ahead than `p`: what it has passed, what is ahead of what is passed, what it may pass. */
+  const leadsOn = `coalesce(${sameEntity} AND (p.status = 'COMPLETED' OR ${mayPass} OR w.id IS NOT NULL AND p.disjoint_proceeds), false)`;
+
   /**
-   * Of the operations in `candidate`, those with a predecessor that has not ended well and is not taken with them;
-   * and of those that follow. An operation may pass one that waits for a decision where the entity allows it and no
-   * column of all that is ahead of it is its own.
+   * What is ahead of the operations in `candidate` and has not ended well. Those are unready that have something ahead of
+   * them which they may not pass and which is not taken with them; and those that follow. What one has passed stays ahead
+   * of all that follow it, also once that one has ended, until it has ended well itself or is cancelled.
    */
   const readiness = `
     ahead AS (
-      SELECT c.id AS candidate, c.fields AS mine, p.id AS ahead, p.status, p.fields
-        FROM candidate c JOIN ${predecessors} e ON e.successor_id = c.id AND e.kind = 'PREVIOUS'
-        LEFT JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
-        LEFT JOIN ${queue} p ON p.id = d.queue_id
-       WHERE c.disjoint_proceeds AND NOT coalesce(${endedWell('p', 'd')}, false)
+      SELECT c.id AS candidate, n.predecessor, d.queue_id AS id, w.id AS within, p.status IS DISTINCT FROM 'COMPLETED' AS open,
+             n.previous AND ${mayPass} AS passes, ${leadsOn} AS leads_on
+        FROM candidate c CROSS JOIN LATERAL (
+          SELECT e.predecessor, e.kind = 'PREVIOUS' AS previous FROM ${predecessors} e WHERE e.successor_id = c.id OFFSET 0) n ${lookUp}
+       WHERE p.passed IS NOT NULL OR NOT coalesce(${endedWell('p', 'd')}, false)
       UNION
-      SELECT a.candidate, a.mine, p.id, p.status, p.fields
-        FROM ahead a JOIN ${predecessors} e ON e.successor_id = a.ahead AND e.kind = 'PREVIOUS'
-        LEFT JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
-        LEFT JOIN ${queue} p ON p.id = d.queue_id
-       WHERE NOT coalesce(${endedWell('p', 'd')}, false)
-    ), may_pass AS (
-      SELECT a.candidate FROM ahead a GROUP BY a.candidate
-      HAVING bool_and(coalesce(a.status IN ('CONFLICT', 'PARKED', 'BLOCKED', 'WAITING_APPROVAL', 'PAUSED')
-        AND NOT a.mine && a.fields AND NOT '*' = ANY (a.mine) AND NOT '*' = ANY (a.fields), false))
+      SELECT c.id, n.predecessor, d.queue_id, w.id, p.status IS DISTINCT FROM 'COMPLETED', ${mayPass}, ${leadsOn}
+        FROM ahead a JOIN candidate c ON c.id = a.candidate
+       CROSS JOIN LATERAL (
+          SELECT e.predecessor, e.kind = 'PREVIOUS' AS previous FROM ${predecessors} e WHERE a.open AND e.successor_id = a.id
+          UNION ALL
+          SELECT unnest(f.passed), true FROM ${queue} f WHERE NOT a.open AND f.id = a.id) n ${lookUp}
+       WHERE a.leads_on AND (n.previous OR ${sameEntity}) AND (a.open OR p.status <> 'CANCELLED')
+         AND (p.passed IS NOT NULL OR NOT coalesce(${endedWell('p', 'd')}, false))
+    ), passing AS (
+      SELECT a.candidate, array_agg(DISTINCT a.predecessor) AS passed FROM ahead a WHERE a.open AND a.passes GROUP BY a.candidate
     ), edge AS MATERIALIZED (
-      SELECT c.id AS successor, e.predecessor, within.id AS within
-        FROM candidate c JOIN ${predecessors} e ON e.successor_id = c.id
-        LEFT JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
-        LEFT JOIN ${queue} p ON p.id = d.queue_id
-        LEFT JOIN candidate within ON within.id = d.queue_id
-       WHERE NOT coalesce(${endedWell('p', 'd')}, false)
-         AND NOT (e.kind = 'PREVIOUS' AND c.disjoint_proceeds AND c.id IN (SELECT m.candidate FROM may_pass m))
+      SELECT DISTINCT a.candidate AS successor, a.predecessor, a.within FROM ahead a WHERE a.open AND NOT a.passes
     ), unready AS (
       SELECT e.successor FROM edge e WHERE e.within IS NULL
       UNION
       SELECT e.successor FROM edge e JOIN unready u ON u.successor = e.within
     )`;
 
-  const take = (from: string, token: string, lease: string, at: string): string => `
-    UPDATE ${queue} q SET status = 'IN_PROGRESS', claim_token = ${token}::uuid, claims = q.claims + 1,
+  const candidateColumns =
+    'q.id, q.organization_id, q.entity_type, q.entity_id, q.fields, q.disjoint_proceeds';
+
+  /** What something CRITICAL waits for is applied before anybody has approved it, and reviewed afterwards. */
+  const take = (token: string, lease: string, at: string): string => `
+    UPDATE ${queue} q SET status = 'IN_PROGRESS', claim_token = ${token}::uuid, claims = q.claims + 1, passed = s.passed,
+           review_required = q.review_required OR q.lane = 'CRITICAL' AND q.requires_approval AND q.approved_by IS NULL,
            lease_expires_at = clock_timestamp() + ${lease}::double precision * interval '1 millisecond',
            attempted_at = ${at}, updated_at = ${at}
-      FROM ${from}`;
+      FROM candidate c LEFT JOIN passing s ON s.candidate = c.id`;
 
   const claimText = `
-    WITH RECURSIVE seen AS MATERIALIZED (
-      SELECT q.id, q.due_at, q.sequence_number, q.claims, q.fields, q.disjoint_proceeds,
-             row_number() OVER () AS place
-        FROM (SELECT * FROM ${queue} q
+    WITH RECURSIVE batch AS MATERIALIZED (
+      SELECT q.due_at, q.sequence_number FROM ${queue} q
+       WHERE q.stream_id = $1::uuid AND q.lane = $2 AND q.batch_size IS NOT NULL AND ${claimable('q', '$5::timestamptz')}
+         AND NOT q.batch_id = ANY ($9::uuid[])
+       ORDER BY q.due_at, q.sequence_number LIMIT 1
+    ), seen AS MATERIALIZED (
+      SELECT q.*, row_number() OVER () AS place
+        FROM (SELECT ${candidateColumns}, q.due_at, q.sequence_number, q.claims FROM ${queue} q
                WHERE q.stream_id = $1::uuid AND q.lane = $2 AND q.batch_size IS NULL AND ${claimable('q', '$5::timestamptz')}
                  AND ($7::timestamptz IS NULL OR (q.due_at, q.sequence_number) > ($7::timestamptz, $8::bigint))
+                 AND (q.due_at, q.sequence_number) < (coalesce((SELECT b.due_at FROM batch b), 'infinity'),
+                   coalesce((SELECT b.sequence_number FROM batch b), 0))
                ORDER BY q.due_at, q.sequence_number LIMIT $6::bigint FOR UPDATE SKIP LOCKED) q
     ), candidate AS MATERIALIZED (
       SELECT s.* FROM seen s CROSS JOIN (SELECT claims FROM seen ORDER BY place LIMIT 1) f
        WHERE CASE WHEN f.claims > 0 THEN s.place = 1 ELSE s.claims = 0 END
     ), ${readiness}, taken AS (
-      ${take('candidate c', '$3', '$4', '$5::timestamptz')}
+      ${take('$3', '$4', '$5::timestamptz')}
        WHERE q.id = c.id AND NOT EXISTS (SELECT FROM unready u WHERE u.successor = c.id)
       RETURNING q.*
     )
     SELECT ${selectColumns(CLAIMED, 't')}, s.due_at::text AS place_due, s.sequence_number::text AS place_sequence,
+           (SELECT b.due_at FROM batch b)::text AS batch_due, (SELECT b.sequence_number FROM batch b)::text AS batch_sequence,
            (SELECT count(*) FROM seen)::text AS seen, (c.id IS NOT NULL)::text AS considered,
            (SELECT coalesce(json_agg(e.predecessor), '[]') FROM edge e WHERE e.successor = t.id AND e.within IS NOT NULL)::text AS after
-      FROM seen s LEFT JOIN candidate c ON c.id = s.id LEFT JOIN taken t ON t.id = s.id ORDER BY s.place`;
+      FROM (VALUES (true)) AS always LEFT JOIN seen s ON true LEFT JOIN candidate c ON c.id = s.id LEFT JOIN taken t ON t.id = s.id
+     ORDER BY s.place`;
 
   const batchText = `
-    WITH RECURSIVE batch AS (
+    WITH RECURSIVE batch AS MATERIALIZED (
       SELECT q.batch_id, max(q.batch_size) AS size, min(q.due_at) AS due_at, min(q.sequence_number) AS sequence_number
-        FROM ${queue} q
-       WHERE q.stream_id = $1::uuid AND q.lane = $2 AND q.runnable AND q.batch_size IS NOT NULL
+        FROM (SELECT * FROM ${queue} q
+               WHERE q.stream_id = $1::uuid AND q.lane = $2 AND q.batch_size IS NOT NULL AND ${claimable('q', '$5::timestamptz')}
+                 AND NOT q.batch_id = ANY ($7::uuid[])
+               ORDER BY q.due_at, q.sequence_number LIMIT $6::bigint * ${MEMBERS_PER_BATCH}) q
        GROUP BY q.batch_id ORDER BY 3, 4 LIMIT $6::bigint
     ), member AS MATERIALIZED (
-      SELECT q.id, q.batch_id, q.fields, false AS disjoint_proceeds, coalesce(${claimable('q', '$5::timestamptz')}, false) AS claimable
+      SELECT ${candidateColumns}, q.batch_id, coalesce(${claimable('q', '$5::timestamptz')}, false) AS claimable
         FROM ${queue} q WHERE q.stream_id = $1::uuid AND q.batch_size IS NOT NULL
          AND q.batch_id IN (SELECT b.batch_id FROM batch b) ORDER BY q.id FOR UPDATE SKIP LOCKED
     ), complete AS (
@@ -288,27 +339,30 @@ export function syncClaims(db: Database): SyncClaims {
        GROUP BY m.batch_id, b.size HAVING count(*) = b.size AND bool_and(m.claimable)
     ), candidate AS MATERIALIZED (
       SELECT m.* FROM member m WHERE m.batch_id IN (SELECT c.batch_id FROM complete c)
-    ), ${readiness}, ready AS (
-      SELECT b.batch_id FROM batch b JOIN complete c ON c.batch_id = b.batch_id
+    ), ${readiness}, ready AS MATERIALIZED (
+      SELECT b.* FROM batch b JOIN complete c ON c.batch_id = b.batch_id
        WHERE NOT EXISTS (SELECT FROM candidate m JOIN unready u ON u.successor = m.id WHERE m.batch_id = b.batch_id)
          AND NOT EXISTS (SELECT FROM edge e JOIN candidate m ON m.id = e.successor JOIN candidate w ON w.id = e.within
                           WHERE m.batch_id = b.batch_id AND w.batch_id <> b.batch_id)
        ORDER BY b.due_at, b.sequence_number LIMIT 1
+    ), unfit AS MATERIALIZED (
+      SELECT b.batch_id FROM batch b WHERE NOT EXISTS (
+        SELECT FROM ready r WHERE (r.due_at, r.sequence_number) <= (b.due_at, b.sequence_number))
     ), taken AS (
-      ${take('candidate c', '$3', '$4', '$5::timestamptz')}
-       WHERE q.id = c.id AND c.batch_id IN (SELECT r.batch_id FROM ready r)
+      ${take('$3', '$4', '$5::timestamptz')}
+       WHERE q.id = c.id AND c.batch_id IN (SELECT r.batch_id FROM ready r) AND NOT EXISTS (SELECT FROM unfit)
       RETURNING q.*
     )
-    SELECT ${selectColumns(CLAIMED, 't')},
+    SELECT ${selectColumns(CLAIMED, 't')}, (SELECT coalesce(json_agg(u.batch_id), '[]') FROM unfit u)::text AS unready,
            (SELECT coalesce(json_agg(e.predecessor), '[]') FROM edge e WHERE e.successor = t.id AND e.within IS NOT NULL)::text AS after
-      FROM taken t ORDER BY t.sequence_number, t.id`;
+      FROM (VALUES (true)) AS always LEFT JOIN taken t ON true ORDER BY t.sequence_number, t.id`;
 
   const oneText = `
     WITH RECURSIVE candidate AS MATERIALIZED (
-      SELECT q.id, q.fields, q.disjoint_proceeds FROM ${queue} q
+      SELECT ${candidateColumns} FROM ${queue} q
        WHERE q.id = $1::uuid AND q.batch_size IS NULL AND ${claimable('q', '$4::timestamptz')} FOR UPDATE SKIP LOCKED
     ), ${readiness}, taken AS (
-      ${take('candidate c', '$2', '$3', '$4::timestamptz')}
+      ${take('$2', '$3', '$4::timestamptz')}
        WHERE q.id = c.id AND NOT EXISTS (SELECT FROM unready u WHERE u.successor = c.id)
       RETURNING q.*
     )
@@ -325,30 +379,34 @@ export function syncClaims(db: Database): SyncClaims {
   };
 
   return {
-    async claim({ streamId, lane, token, leaseMs, limit, after }) {
+    async claim({ streamId, lane, token, leaseMs, limit, after, unready = [] }) {
       const rows = await db.query(
         claimText,
-        [streamId, lane, token, leaseMs, now(), limit, after?.dueAt ?? null, after?.sequenceNumber ?? null],
+        [
+          ...[streamId, lane, token, leaseMs, now(), limit],
+          ...[after?.dueAt ?? null, after?.sequenceNumber ?? null, unready],
+        ],
         'sync-claim',
       );
       const last = rows.findLast((row) => row.considered === 'true') ?? rows[0];
       const whole = Number(rows[0]?.seen ?? 0) < limit && rows.at(-1) === last;
       return {
         operations: rows.filter((row) => row.id !== null).map(decodeClaimed),
-        next:
-          whole || last === undefined
-            ? undefined
-            : { dueAt: last.place_due ?? '', sequenceNumber: last.place_sequence ?? '' },
+        next: whole ? undefined : placeOf(last?.place_due, last?.place_sequence),
+        batch: placeOf(rows[0]?.batch_due, rows[0]?.batch_sequence),
       };
     },
 
-    async claimBatch({ streamId, lane, token, leaseMs, limit }) {
+    async claimBatch({ streamId, lane, token, leaseMs, limit, unready = [] }) {
       const rows = await db.query(
         batchText,
-        [streamId, lane, token, leaseMs, now(), limit],
+        [streamId, lane, token, leaseMs, now(), limit, unready],
         'sync-claim-batch',
       );
-      return rows.map(decodeClaimed);
+      return {
+        operations: rows.filter((row) => row.id !== null).map(decodeClaimed),
+        unready: UNREADY.decode(rows[0]?.unready ?? '[]'),
+      };
     },
 
     async claimOne(id, { token, leaseMs }) {
@@ -394,6 +452,12 @@ export function syncClaims(db: Database): SyncClaims {
     },
   };
 }
+
+const placeOf = (
+  dueAt: string | null | undefined,
+  sequenceNumber: string | null | undefined,
+): ClaimPlace | undefined =>
+  dueAt == null || sequenceNumber == null ? undefined : { dueAt, sequenceNumber };
 
 const decodeClaimed = (row: RawRow): ClaimedOperation => ({
   ...decodeColumns(CLAIMED, row),

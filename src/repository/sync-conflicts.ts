@@ -1,3 +1,4 @@
+import { uuidv7 } from 'uuidv7';
 import type { Page } from '../types/backup.ts';
 import type { Timestamp, UUID } from '../types/ids.ts';
 import {
@@ -66,7 +67,6 @@ const CONFLICT: RowMapping<SyncConflict> = {
 
 /** A conflict as it was found, and what became of it at once. */
 export interface NewConflict {
-  readonly id: UUID;
   readonly detected: {
     readonly type: ConflictType;
     readonly base: EntityRow | null;
@@ -91,8 +91,8 @@ export type ConflictingOperation = Pick<
 >;
 
 export interface SyncConflictQueries {
-  /** Enters a conflict of an operation; one of it that is open already is brought up to date instead. */
-  storeConflict(operation: ConflictingOperation, found: NewConflict, branchId: UUID | null): Promise<void>;
+  /** Enters a conflict of an operation; one of it that is open already is brought up to date instead. Gives its id. */
+  storeConflict(operation: ConflictingOperation, found: NewConflict, branchId: UUID | null): Promise<UUID>;
   /** Notes on an operation that no worker has which conflict it waits for. */
   linkConflict(queueId: UUID, conflictId: UUID): Promise<void>;
   findConflict(id: UUID): Promise<SyncConflict | undefined>;
@@ -150,29 +150,32 @@ export function syncConflictQueries(scope: AuthorScope): SyncConflictQueries {
         ['requires_manual_resolution', into.add(resolution === null, 'boolean')],
         ['resolved_at', into.add(resolution === null ? null : at, 'timestamptz')],
       ];
-      const known = await db.query(
+      // Where the row belongs now, as far as its author may see it: that decides who may read the conflict.
+      const branch = into.add(branchId, 'uuid');
+      const [known] = await db.query(
         `UPDATE ${table} t SET ${sets.map(([column, value]) => `${column} = ${value}`).join(', ')},
-                redetections = t.redetections + 1, updated_at = $3::timestamptz
+                branch_id = coalesce(${branch}, t.branch_id), redetections = t.redetections + 1, updated_at = $3::timestamptz
           WHERE t.organization_id = $1::uuid AND t.queue_id = $2::uuid AND t.status IN ${OPEN} RETURNING t.id::text AS id`,
         into.values,
       );
-      if (known.length > 0) return;
+      if (known !== undefined) return known.id ?? '';
+      const id = uuidv7();
       const whose: readonly (readonly [string, string])[] = [
-        ['id', into.add(found.id, 'uuid')],
+        ['id', into.add(id, 'uuid')],
         ['operation_id', into.add(operation.operationId, 'uuid')],
         ['user_id', into.add(operation.userId, 'uuid')],
         ['device_id', into.add(operation.deviceId, 'text')],
         ['entity_type', into.add(operation.entityType, 'text')],
         ['entity_id', into.add(operation.entityId, 'text')],
-        ['branch_id', into.add(branchId ?? operation.branchId, 'uuid')],
+        ['branch_id', `coalesce(${branch}, ${into.add(operation.branchId, 'uuid')})`],
       ];
       const all = [...sets, ...whose];
       await db.query(
         `INSERT INTO ${table} (organization_id, queue_id, detected_at, created_at, updated_at, ${all.map(([column]) => column).join(', ')})
-         VALUES ($1::uuid, $2::uuid, $3::timestamptz, $3::timestamptz, $3::timestamptz, ${all.map(([, value]) => value).join(', ')})
-         ON CONFLICT (id) DO NOTHING`,
+         VALUES ($1::uuid, $2::uuid, $3::timestamptz, $3::timestamptz, $3::timestamptz, ${all.map(([, value]) => value).join(', ')})`,
         into.values,
       );
+      return id;
     },
 
     async linkConflict(queueId, conflictId) {

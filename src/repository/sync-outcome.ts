@@ -1,7 +1,7 @@
 import { uuidv7 } from 'uuidv7';
 import type { Json, Timestamp, UUID } from '../types/ids.ts';
 import type { EntityRow, SyncEventType, SyncOutcome, SyncQueueStatus } from '../types/offline-sync.ts';
-import { boolean, integer, jsonText, nullable, text, timestamp } from './column.ts';
+import { boolean, integer, json, jsonText, nullable, text } from './column.ts';
 import type { Database } from './database.ts';
 import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
 
@@ -17,7 +17,8 @@ export interface EntityState extends EntityKey {
   /** Hexadecimal; null: deleted or never seen. */
   readonly rowHash: string | null;
   readonly deleted: boolean;
-  readonly effectiveAt: Timestamp | null;
+  /** When each column last changed by the server's clock; null: nobody knows. An empty text: all others. */
+  readonly times: { readonly [column: string]: Timestamp | null };
 }
 
 /** What became of a claimed operation. */
@@ -85,7 +86,7 @@ const STATE: RowMapping<EntityState> = {
     select: (alias) => `encode(${alias}.row_hash, 'hex')`,
   },
   deleted: boolean('deleted'),
-  effectiveAt: nullable(timestamp('effective_at')),
+  times: json('times'),
 };
 
 export function syncOutcomes(db: Database): SyncOutcomes {
@@ -100,14 +101,14 @@ export function syncOutcomes(db: Database): SyncOutcomes {
     `SELECT s.* FROM ${state} s WHERE s.organization_id = $1::uuid AND s.entity_type = ${alias}."entityType"
         AND s.entity_id = ${alias}."entityId" OFFSET 0`;
   const upsertStates = (from: string): string => `
-      INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, effective_at, updated_at)
-      SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."effectiveAt", $2::timestamptz
+      INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, times, updated_at)
+      SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."times", $2::timestamptz
         FROM json_to_recordset(${from}::json) AS i("entityType" text, "entityId" text, "version" bigint, "rowHash" text,
-             "deleted" boolean, "effectiveAt" timestamptz)
+             "deleted" boolean, "times" jsonb)
        ORDER BY i."entityType" COLLATE "C", i."entityId" COLLATE "C"
       ON CONFLICT (organization_id, entity_type, entity_id) DO UPDATE
         SET version = excluded.version, row_hash = excluded.row_hash, deleted = excluded.deleted,
-            effective_at = excluded.effective_at, updated_at = excluded.updated_at`;
+            times = excluded.times, updated_at = excluded.updated_at`;
 
   const finishText = `
     WITH ended AS (

@@ -28,8 +28,9 @@ import {
   word,
 } from './column.ts';
 import type { RawRow } from './database.ts';
-import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+import { decodeColumns, type Parameters, type RowMapping, selectColumns } from './row-mapping.ts';
 import { idParameter } from './scope.ts';
+import { ENDED_BADLY, isIncomplete, isMissing, sharesBatch } from './sync-blocking.ts';
 import { type AuthorScope, authored, filters, pageById, visibleTo } from './sync-page.ts';
 
 const uuidArray = (name: string): Column<readonly UUID[]> => ({
@@ -108,16 +109,33 @@ export const stateJson = (alias: string): string => `jsonb_build_object('operati
 
 /** What somebody does to an operation that has not been applied. */
 export type Intervention =
-  | { readonly kind: 'PAUSE' | 'RESUME' | 'CANCEL' | 'REDRIVE' | 'REFUSE' }
-  | { readonly kind: 'APPROVE'; readonly approvedBy: UUID; readonly seenVersion: number }
+  | { readonly kind: 'PAUSE' | 'CANCEL' | 'REDRIVE' | 'REFUSE' }
+  /** Of one that is BLOCKED: lets go what it waits for and what will not come any more. */
+  | { readonly kind: 'RESUME' }
+  | {
+      readonly kind: 'APPROVE';
+      readonly approvedBy: UUID;
+      /** Of the entity. */
+      readonly seenVersion: number;
+      /** Of the operation. */
+      readonly seenUpdatedAt: Timestamp;
+    }
   | {
       readonly kind: 'EDIT';
       readonly payload: EntityRow;
       readonly schemaVersion: number;
       readonly fields: readonly string[];
+      /** Whether what it says now has to be approved. */
+      readonly requiresApproval: boolean;
     }
-  /** Carries out a person's decision on its conflict. */
-  | { readonly kind: 'DECIDE'; readonly decision: object };
+  /** Carries out a person's decision on its conflict; it is his approval too, unless he is the author. */
+  | {
+      readonly kind: 'DECIDE';
+      readonly decision: object;
+      readonly decidedBy: UUID;
+      /** null: it holds for any. */
+      readonly seenVersion: number | null;
+    };
 
 export interface SyncQueueQueries {
   /** undefined: there is none that may be seen. */
@@ -135,7 +153,7 @@ export interface SyncQueueQueries {
   ): Promise<boolean>;
   /**
    * Changes an operation that no worker has and whose status allows it; what shares its atomic batch goes on with it.
-   * Gives the operation; undefined: it does not allow it now. The event is entered with it.
+   * Gives the operation; undefined: it does not allow it now. The event is entered with it. Needs a transaction.
    */
   intervene(id: UUID, intervention: Intervention): Promise<OfflineSyncQueue | undefined>;
   /** The streams of a device; of one user's only, where he is given. */
@@ -146,35 +164,99 @@ const ENDED = `('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED')`;
 
 interface InterventionRule {
   readonly from: readonly string[];
-  readonly to: string;
-  readonly reason: SyncReason | null;
   readonly event: SyncEventType;
+  /** The columns that it sets, with the time as $4; what depends on the intervention itself is added to them. */
+  readonly sets: readonly string[];
 }
 
+const becomes = (status: string, reason: SyncReason | null = null): readonly string[] => [
+  `status = ${status}, status_reason = ${reason === null ? 'NULL' : `'${reason}'`}`,
+  status === `'FAILED'`
+    ? `outcome = 'REJECTED', synced_at = $4::timestamptz`
+    : 'outcome = NULL, synced_at = NULL',
+];
+const AFRESH = `claims = 0, retry_count = 0, next_retry_at = NULL, last_attempt_error = NULL, validation_errors = '[]'`;
+
 /** Where an approval is needed and not there. */
-const WAITS = `q.requires_approval AND q.approved_by IS NULL AND q.priority <> 'CRITICAL'`;
+const WAITS = `q.requires_approval AND q.approved_by IS NULL AND q.lane <> 'CRITICAL'`;
 const PENDING_OR_WAITING = `CASE WHEN ${WAITS} THEN 'WAITING_APPROVAL' ELSE 'PENDING' END`;
+const REASON_OR_WAITING = `CASE WHEN ${WAITS} THEN 'APPROVAL' END`;
 
 const RULES: Readonly<Record<Intervention['kind'], InterventionRule>> = {
-  PAUSE: { from: ['PENDING', 'WAITING_APPROVAL'], to: `'PAUSED'`, reason: 'PAUSED', event: 'PAUSED' },
-  RESUME: { from: ['PAUSED'], to: PENDING_OR_WAITING, reason: null, event: 'RESUMED' },
+  PAUSE: { from: ['PENDING', 'WAITING_APPROVAL'], event: 'PAUSED', sets: becomes(`'PAUSED'`, 'PAUSED') },
+  RESUME: {
+    from: ['PAUSED', 'BLOCKED'],
+    event: 'RESUMED',
+    sets: [`status = ${PENDING_OR_WAITING}, status_reason = ${REASON_OR_WAITING}`],
+  },
   CANCEL: {
     from: ['PENDING', 'CONFLICT', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED', 'PARKED', 'FAILED', 'EXPIRED'],
-    to: `'CANCELLED'`,
-    reason: 'CANCELLED',
     event: 'CANCELLED',
+    sets: becomes(`'CANCELLED'`, 'CANCELLED'),
   },
-  REDRIVE: { from: ['PARKED', 'FAILED', 'EXPIRED'], to: `'PENDING'`, reason: null, event: 'REDRIVEN' },
-  REFUSE: { from: ['WAITING_APPROVAL'], to: `'FAILED'`, reason: 'APPROVAL_REFUSED', event: 'REJECTED' },
-  APPROVE: { from: ['WAITING_APPROVAL'], to: `'PENDING'`, reason: null, event: 'APPROVED' },
+  REDRIVE: {
+    from: ['PARKED', 'FAILED', 'EXPIRED'],
+    event: 'REDRIVEN',
+    // Whoever wants it applied after its time says so with it.
+    sets: [
+      ...becomes(`'PENDING'`),
+      AFRESH,
+      'expires_at = CASE WHEN q.expires_at > $4::timestamptz THEN q.expires_at END',
+    ],
+  },
+  REFUSE: {
+    from: ['WAITING_APPROVAL'],
+    event: 'REJECTED',
+    sets: [...becomes(`'FAILED'`, 'APPROVAL_REFUSED'), 'conflict_resolution = NULL'],
+  },
+  APPROVE: { from: ['WAITING_APPROVAL'], event: 'APPROVED', sets: becomes(`'PENDING'`) },
   EDIT: {
     from: ['PENDING', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED', 'PARKED', 'FAILED'],
-    to: 'q.status',
-    reason: null,
     event: 'EDITED',
+    // What was approved or decided was something else.
+    sets: [
+      'original_payload = coalesce(q.original_payload, q.payload)',
+      'original_schema_version = coalesce(q.original_schema_version, q.schema_version)',
+      'approved_by = NULL, approved_at = NULL, approval_version = NULL, conflict_resolution = NULL',
+    ],
   },
-  DECIDE: { from: ['CONFLICT'], to: `'PENDING'`, reason: null, event: 'CONFLICT_RESOLVED' },
+  DECIDE: { from: ['CONFLICT'], event: 'CONFLICT_RESOLVED', sets: [...becomes(`'PENDING'`), AFRESH] },
 };
+
+/** What an intervention sets of its own. */
+function ownSets(intervention: Intervention, into: Parameters): readonly string[] {
+  switch (intervention.kind) {
+    case 'APPROVE':
+      return [
+        `approved_by = ${into.add(intervention.approvedBy, 'uuid')}, approved_at = $4::timestamptz`,
+        `approval_version = ${into.add(intervention.seenVersion, 'bigint')}`,
+      ];
+    case 'EDIT': {
+      const needs = `(q.requires_approval OR ${into.add(intervention.requiresApproval, 'boolean')})`;
+      const waits = `q.status = 'PENDING' AND ${needs} AND q.lane <> 'CRITICAL'`;
+      return [
+        `payload = ${into.add(jsonText(intervention.payload), 'jsonb')}`,
+        `schema_version = ${into.add(intervention.schemaVersion, 'integer')}`,
+        `fields = ${into.add(intervention.fields, 'text[]')}`,
+        `requires_approval = ${needs}`,
+        `review_required = q.review_required OR ${needs} AND q.lane = 'CRITICAL'`,
+        `status = CASE WHEN ${waits} THEN 'WAITING_APPROVAL' ELSE q.status END`,
+        `status_reason = CASE WHEN ${waits} THEN 'APPROVAL' ELSE q.status_reason END`,
+      ];
+    }
+    case 'DECIDE': {
+      const by = into.add(intervention.decidedBy, 'uuid');
+      const approves = `q.requires_approval AND q.user_id <> ${by}`;
+      return [
+        `conflict_resolution = ${into.add(jsonText(intervention.decision), 'jsonb')}`,
+        `approved_by = CASE WHEN ${approves} THEN ${by} END, approved_at = CASE WHEN ${approves} THEN $4::timestamptz END`,
+        `approval_version = CASE WHEN ${approves} THEN ${into.add(intervention.seenVersion, 'bigint')} END`,
+      ];
+    }
+    default:
+      return [];
+  }
+}
 
 export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
   const { db } = scope;
@@ -182,6 +264,27 @@ export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
   const ids = db.table('sync_operation_ids');
   const now = (): Timestamp => db.clock.now().toISOString();
   const select = selectColumns(OPERATION, 't');
+  const edges = db.table('sync_predecessors');
+  /** That what the edge `e` leads to is over without having been applied. */
+  const isOver = `EXISTS (SELECT FROM ${ids} d JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ${ENDED_BADLY}
+    WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor)`;
+  /** That the operation `q` waits for what will not come any more. */
+  const waitsInVain = `(EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND ${isOver})
+    OR NOT ${isIncomplete(db, 'q')} AND EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'q')} AND m.status = 'CANCELLED'))`;
+
+  /** An operation no longer waits for these of its predecessors, nor for what its batch lacks or somebody cancelled of it. */
+  async function letGo(operation: OfflineSyncQueue, which: string): Promise<void> {
+    const { id, streamId, batchId, batchSize } = operation;
+    await db.query(`DELETE FROM ${edges} e WHERE e.successor_id = $1::uuid AND ${which}`, [id]);
+    if (batchSize === null) return;
+    await db.query(
+      `UPDATE ${queue} q SET batch_size = CASE WHEN q.status <> 'CANCELLED' THEN n.members END
+         FROM (SELECT count(*) FILTER (WHERE m.status <> 'CANCELLED') AS members FROM ${queue} m
+                WHERE m.stream_id = $1::uuid AND m.batch_id = $2::uuid AND m.batch_size IS NOT NULL) n
+        WHERE q.stream_id = $1::uuid AND q.batch_id = $2::uuid AND q.batch_size IS NOT NULL`,
+      [streamId, batchId],
+    );
+  }
 
   return {
     async findOperation(operationId) {
@@ -261,55 +364,29 @@ export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
     },
 
     async intervene(id, intervention) {
+      const { kind } = intervention;
+      const rule = RULES[kind];
       const into = authored(scope);
-      const rule = RULES[intervention.kind];
       const at = into.add(now(), 'timestamptz');
-      const from = into.add(rule.from, 'text[]');
-      const ended = rule.to === `'FAILED'`;
       const sets = [
-        `status = ${rule.to}`,
-        `status_reason = ${into.add(rule.reason, 'text')}`,
-        `updated_at = ${at}`,
-        ...(intervention.kind === 'EDIT' ? [] : [`outcome = ${ended ? `'REJECTED'` : 'NULL'}`]),
-        `synced_at = ${ended ? at : intervention.kind === 'EDIT' ? 'q.synced_at' : 'NULL'}`,
-        ...(intervention.kind === 'REDRIVE' || intervention.kind === 'DECIDE'
-          ? [
-              `claims = 0, retry_count = 0, next_retry_at = NULL, last_attempt_error = NULL, validation_errors = '[]'`,
-            ]
-          : []),
-        ...(intervention.kind === 'APPROVE'
-          ? [
-              `approved_by = ${into.add(intervention.approvedBy, 'uuid')}`,
-              `approved_at = ${at}`,
-              `approval_version = ${into.add(intervention.seenVersion, 'bigint')}`,
-            ]
-          : []),
-        ...(intervention.kind === 'DECIDE'
-          ? [`conflict_resolution = ${into.add(jsonText(intervention.decision), 'jsonb')}`]
-          : []),
-        ...(intervention.kind === 'EDIT'
-          ? [
-              `original_payload = coalesce(q.original_payload, q.payload)`,
-              `payload = ${into.add(jsonText(intervention.payload), 'jsonb')}`,
-              `schema_version = ${into.add(intervention.schemaVersion, 'integer')}`,
-              `fields = ${into.add(intervention.fields, 'text[]')}`,
-              'client_image = NULL, approved_by = NULL, approved_at = NULL, approval_version = NULL',
-            ]
-          : []),
+        ...rule.sets,
+        ...ownSets(intervention, into),
+        // Always another, so that it tells whether the operation is still what somebody saw.
+        `updated_at = greatest(${at}, q.updated_at + interval '1 millisecond')`,
       ];
-      // Of an edited operation that was approved, the approval is gone: it waits again.
-      const edited =
-        intervention.kind === 'EDIT'
-          ? [
-              `UPDATE ${queue} q SET status = 'WAITING_APPROVAL', status_reason = 'APPROVAL'
-                WHERE q.id = $1::uuid AND q.status = 'PENDING' AND ${WAITS}`,
-            ]
-          : [];
-      const target = into.add(idParameter(id), 'uuid');
+      const conditions = [
+        `q.id = ${into.add(idParameter(id), 'uuid')} AND q.status = ANY (${into.add(rule.from, 'text[]')})`,
+        visibleTo('q'),
+        ...(kind === 'APPROVE'
+          ? [`q.updated_at = ${into.add(intervention.seenUpdatedAt, 'timestamptz')}`]
+          : []),
+        ...(kind === 'RESUME' ? [`(q.status <> 'BLOCKED' OR ${waitsInVain})`] : []),
+      ];
       const [row] = await db.query(
-        `WITH changed AS (
-           UPDATE ${queue} q SET ${sets.join(', ')}
-            WHERE q.id = ${target} AND q.status = ANY (${from}) AND ${visibleTo('q')} RETURNING q.*
+        `WITH chosen AS (
+           SELECT q.id, q.status FROM ${queue} q WHERE ${conditions.join(' AND ')} FOR UPDATE
+         ), changed AS (
+           UPDATE ${queue} q SET ${sets.join(', ')} FROM chosen c WHERE q.id = c.id RETURNING q.*
          ), told AS (
            INSERT INTO ${db.table('sync_events')} (id, organization_id, type, queue_id, operation_id, user_id, device_id,
                   branch_id, entity_type, entity_id, details, occurred_at)
@@ -317,20 +394,13 @@ export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
                   c.device_id, c.branch_id, c.entity_type, c.entity_id, ${into.add(jsonText(authorOf(scope)), 'jsonb')}, ${at}
              FROM changed c
          )
-         SELECT ${select} FROM changed t`,
+         SELECT ${select}, (SELECT status FROM chosen) AS before FROM changed t`,
         into.values,
       );
       if (row === undefined) return undefined;
-      for (const statement of edited) await db.query(statement, [id]);
-      // Whoever decides no longer waits for what has not arrived.
-      if (intervention.kind === 'DECIDE') {
-        await db.query(
-          `DELETE FROM ${db.table('sync_predecessors')} e WHERE e.successor_id = $1::uuid AND NOT EXISTS (
-             SELECT FROM ${ids} d WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor)`,
-          [id],
-        );
-      }
       const operation = decodeColumns(OPERATION, row);
+      if (kind === 'DECIDE') await letGo(operation, `(${isOver} OR ${isMissing(db)})`);
+      if (row.before === 'BLOCKED' && kind === 'RESUME') await letGo(operation, isOver);
       if (operation.batchSize !== null && operation.status === 'PENDING') {
         await db.query(
           `UPDATE ${queue} q SET status = 'PENDING', status_reason = NULL, outcome = NULL, synced_at = NULL, updated_at = $3::timestamptz

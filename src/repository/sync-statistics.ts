@@ -91,13 +91,15 @@ export function syncStatisticsQueries(scope: AuthorScope): SyncStatisticsQueries
       const iso = (value: string): string =>
         `to_char(${value} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
       const [row] = await db.query(
-        `WITH streams AS (
+        `WITH of_device AS (
            SELECT * FROM ${db.table('sync_streams')} s WHERE s.organization_id = $1::uuid AND s.device_id = ${device}
          ), own AS (
-           SELECT q.* FROM streams s JOIN ${queue} q ON q.stream_id = s.id WHERE ${visibleTo('q')}
+           SELECT q.* FROM of_device s JOIN ${queue} q ON q.stream_id = s.id WHERE ${visibleTo('q')}
+         ), streams AS (
+           SELECT * FROM of_device s WHERE $2::uuid[] IS NULL OR s.user_id = $3::uuid
+               OR EXISTS (SELECT FROM own o WHERE o.stream_id = s.id)
          )
-         SELECT (SELECT json_agg(DISTINCT s.user_id) FROM streams s WHERE $2::uuid[] IS NULL OR s.user_id = $3::uuid
-                    OR EXISTS (SELECT FROM own o WHERE o.stream_id = s.id))::text AS users,
+         SELECT (SELECT json_agg(DISTINCT s.user_id) FROM streams s)::text AS users,
                 (SELECT ${iso('max(s.last_seen_at)')} FROM streams s) AS seen,
                 (SELECT ${iso('max(o.synced_at)')} FROM own o WHERE o.status = 'COMPLETED') AS applied,
                 (SELECT count(*) FROM own o WHERE o.runnable)::text AS pending,

@@ -1,14 +1,9 @@
 import type { Timestamp, UUID } from '../types/ids.ts';
-import {
-  SYNC_QUEUE_STATUSES,
-  type SyncEventType,
-  type SyncLane,
-  type SyncQueueStatus,
-} from '../types/offline-sync.ts';
+import type { SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-sync.ts';
 import type { SyncReason } from '../types/sync-reasons.ts';
-import { word } from './column.ts';
 import type { Database, RawRow } from './database.ts';
-import { HOLDING } from './sync-blocking.ts';
+import { RAISED, toBeRaised } from './sync-admission.ts';
+import { held, isIncomplete, isMissing, mayPass, sharesBatch } from './sync-blocking.ts';
 import { MOST_CLAIMS } from './sync-claims.ts';
 import { OPEN } from './sync-conflicts.ts';
 import { stateJson } from './sync-queue.ts';
@@ -26,6 +21,11 @@ export interface SweptOperation extends FoundStream {
   readonly lane: SyncLane;
 }
 
+/** An operation that holds up others. */
+export interface Holder extends SweptOperation {
+  readonly reason: Extract<SyncReason, 'PREDECESSOR_FAILED' | 'PREDECESSOR_CONFLICT'>;
+}
+
 /** What waits longest in an organization's lane. */
 export interface OldestWaiting {
   readonly organizationId: UUID;
@@ -37,16 +37,16 @@ export interface OldestWaiting {
 export interface SyncSweep {
   /** Streams that may have something to do in a lane, by the place of their first operation. */
   streamsWithWork(lane: SyncLane, limit: number): Promise<readonly FoundStream[]>;
-  /** Operations whose workers are silent wait again, and count as taken without an outcome. */
-  releaseExpired(): Promise<readonly SweptOperation[]>;
+  /** Operations whose leases have been over for so long wait again, and count as taken without an outcome. */
+  releaseExpired(silentMs: number): Promise<readonly SweptOperation[]>;
   /** Operations whose workers have died over them too often. */
   parkPoisoned(): Promise<readonly SweptOperation[]>;
+  /** Those of them that carried out a person's decision: their conflicts wait for another. */
+  reopenPoisoned(): Promise<readonly SweptOperation[]>;
   /** What was to be applied before a time that has passed. */
   expireOverdue(): Promise<readonly SweptOperation[]>;
-  /** Operations that have waited too long for one that has not arrived. */
+  /** Operations that have waited too long for one that has not arrived, or, one of each, for the rest of their batch. */
   missingPredecessors(waitMs: number): Promise<readonly SweptOperation[]>;
-  /** Those of them whose predecessors have all arrived since: their conflicts are taken back. */
-  predecessorsArrived(): Promise<readonly SweptOperation[]>;
   /** Such operations whose predecessors have all arrived since: their conflicts are taken back. */
   predecessorsArrived(): Promise<readonly SweptOperation[]>;
   /** What CRITICAL operations wait for goes with them. */
@@ -59,8 +59,8 @@ export interface SyncSweep {
   ): Promise<readonly SweptOperation[]>;
   /** The last operation of each circle that operations of several streams form. */
   breakCycles(): Promise<readonly SweptOperation[]>;
-  /** Operations that hold up others which do not show it: whoever was to block them has died. */
-  unshownHolders(): Promise<readonly (SweptOperation & { readonly status: SyncQueueStatus })[]>;
+  /** Operations that hold up others which do not show it: they came later, or whoever was to block them has died. */
+  unshownHolders(): Promise<readonly Holder[]>;
   /** Organizations with conflicts that have no number yet. */
   organizationsToNumber(): Promise<readonly UUID[]>;
   oldestWaiting(): Promise<readonly OldestWaiting[]>;
@@ -72,15 +72,20 @@ export interface SyncSweep {
 
 const LIMIT = 500;
 
-export function syncSweep(db: Database): SyncSweep {
+/** Looks after everything, or after the operations of some streams. */
+export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep {
   const queue = db.table('offline_sync_queue');
   const ids = db.table('sync_operation_ids');
   const edges = db.table('sync_predecessors');
   const events = db.table('sync_events');
   const now = (): Timestamp => db.clock.now().toISOString();
+  const within: readonly (readonly UUID[])[] = streamIds === undefined ? [] : [streamIds];
+  /** Whether the operation under `alias` is looked after; `place`: of `within` among the parameters. */
+  const isWithin = (alias: string, place: number): string =>
+    streamIds === undefined ? 'true' : `${alias}.stream_id = ANY ($${place}::uuid[])`;
+  const poisoned = `q.runnable AND q.status = 'IN_PROGRESS' AND q.lease_expires_at < clock_timestamp() AND q.claims >= ${MOST_CLAIMS}`;
   /** That an operation (alias q) builds on one that has not arrived. */
-  const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND NOT EXISTS (
-    SELECT FROM ${ids} d WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor))`;
+  const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND ${isMissing(db)})`;
 
   /** Changes the operations that `chosen` selects (alias q), and enters an event for each. `also`: further CTEs. */
   async function change(
@@ -94,10 +99,12 @@ export function syncSweep(db: Database): SyncSweep {
     const outcome = to === 'FAILED' ? `'REJECTED'` : 'NULL';
     const rows = await db.query(
       `WITH chosen AS (
-         SELECT q.id FROM ${queue} q WHERE ${chosen} LIMIT ${LIMIT} FOR UPDATE OF q SKIP LOCKED
+         SELECT q.id FROM ${queue} q WHERE ${isWithin('q', 3 + values.length)} AND ${chosen} LIMIT ${LIMIT} FOR UPDATE OF q SKIP LOCKED
        ), changed AS (
          UPDATE ${queue} q SET status = '${to}', status_reason = $2, outcome = ${outcome}, claim_token = NULL, lease_expires_at = NULL,
                 conflict_id = CASE WHEN q.status = 'CONFLICT' THEN NULL ELSE q.conflict_id END,
+                conflict_resolution = CASE WHEN '${to}' <> 'CONFLICT' THEN q.conflict_resolution END,
+                claims = CASE WHEN '${to}' = 'CONFLICT' THEN 0 ELSE q.claims END,
                 synced_at = CASE WHEN ${outcome} IS NULL THEN q.synced_at ELSE $1::timestamptz END, updated_at = $1::timestamptz
            FROM chosen c WHERE q.id = c.id RETURNING q.*
        ), told AS (
@@ -108,7 +115,7 @@ export function syncSweep(db: Database): SyncSweep {
            FROM changed c
        )${also}
        SELECT ${SWEPT} FROM changed c`,
-      [now(), reason, ...values],
+      [now(), reason, ...values, ...within],
     );
     return rows.map(swept);
   }
@@ -135,24 +142,33 @@ export function syncSweep(db: Database): SyncSweep {
       }));
     },
 
-    async releaseExpired() {
+    async releaseExpired(silentMs) {
       const rows = await db.query(
         `UPDATE ${queue} c SET status = 'PENDING', claim_token = NULL, lease_expires_at = NULL, updated_at = $1::timestamptz
           WHERE c.id IN (SELECT q.id FROM ${queue} q
-             WHERE q.runnable AND q.status = 'IN_PROGRESS' AND q.lease_expires_at < clock_timestamp() AND q.claims < ${MOST_CLAIMS}
+             WHERE ${isWithin('q', 3)} AND q.runnable AND q.status = 'IN_PROGRESS'
+               AND q.lease_expires_at < clock_timestamp() - $2::double precision * interval '1 millisecond'
+               AND q.claims < ${MOST_CLAIMS}
              LIMIT ${LIMIT} FOR UPDATE SKIP LOCKED)
          RETURNING ${SWEPT}`,
-        [now()],
+        [now(), silentMs, ...within],
       );
       return rows.map(swept);
     },
 
     parkPoisoned: () =>
+      change(`${poisoned} AND q.conflict_resolution IS NULL`, 'PARKED', 'POISONED', 'PARKED'),
+
+    reopenPoisoned: () =>
       change(
-        `q.runnable AND q.status = 'IN_PROGRESS' AND q.lease_expires_at < clock_timestamp() AND q.claims >= ${MOST_CLAIMS}`,
-        'PARKED',
+        `${poisoned} AND q.conflict_resolution IS NOT NULL`,
+        'CONFLICT',
         'POISONED',
-        'PARKED',
+        'CONFLICT_REOPENED',
+        [],
+        `, reopened AS (
+           UPDATE ${db.table('sync_conflicts')} t SET status = 'PENDING_MANUAL', updated_at = $1::timestamptz
+             FROM changed c WHERE t.queue_id = c.id AND t.status = 'RESOLVING')`,
       ),
 
     expireOverdue: () =>
@@ -168,7 +184,9 @@ export function syncSweep(db: Database): SyncSweep {
       change(
         `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'BLOCKED')
            AND q.queued_at < $1::timestamptz - $3::double precision * interval '1 millisecond'
-           AND ${lacks}`,
+           AND (${lacks} OR ${isIncomplete(db, 'q')} AND NOT EXISTS (
+             SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'q')}
+                AND (m.status = 'CONFLICT' OR m.status IN ('PENDING', 'BLOCKED') AND m.id < q.id)))`,
         'CONFLICT',
         'PREDECESSOR_MISSING',
         'CONFLICT_DETECTED',
@@ -177,7 +195,8 @@ export function syncSweep(db: Database): SyncSweep {
 
     predecessorsArrived: () =>
       change(
-        `q.waiting AND q.status = 'CONFLICT' AND q.status_reason = 'PREDECESSOR_MISSING' AND NOT ${lacks}`,
+        `q.waiting AND q.status = 'CONFLICT' AND q.status_reason = 'PREDECESSOR_MISSING'
+           AND NOT (${lacks} OR ${isIncomplete(db, 'q')})`,
         'PENDING',
         null,
         'RESUMED',
@@ -191,15 +210,18 @@ export function syncSweep(db: Database): SyncSweep {
       const rows = await db.query(
         `WITH RECURSIVE above AS (
            SELECT q.id FROM ${queue} q WHERE q.lane = 'CRITICAL' AND q.runnable
-             AND EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id)
+             AND (q.batch_size IS NOT NULL OR EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id))
            UNION
-           SELECT d.queue_id FROM above a JOIN ${edges} e ON e.successor_id = a.id
-             JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
-             JOIN ${queue} q ON q.id = d.queue_id AND q.status <> 'COMPLETED'
+           SELECT q.id FROM above a JOIN ${queue} o ON o.id = a.id CROSS JOIN LATERAL (
+             SELECT d.queue_id AS id FROM (
+               SELECT e.predecessor FROM ${edges} e WHERE e.successor_id = o.id UNION ALL SELECT unnest(o.passed)) e
+               JOIN ${ids} d ON d.organization_id = o.organization_id AND d.operation_id = e.predecessor
+             UNION ALL
+             SELECT m.id FROM ${queue} m WHERE ${sharesBatch('m', 'o')}) step
+             JOIN ${queue} q ON q.id = step.id AND (q.status <> 'COMPLETED' OR q.passed IS NOT NULL)
          )
-         UPDATE ${queue} c SET lane = 'CRITICAL', updated_at = $1::timestamptz
-          WHERE c.id IN (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE l.lane <> 'CRITICAL'
-             AND l.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED') ORDER BY l.id LIMIT ${LIMIT} FOR UPDATE OF l SKIP LOCKED)
+         UPDATE ${queue} c SET ${RAISED}, updated_at = $1::timestamptz
+          WHERE c.id IN (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE ${toBeRaised('l')} ORDER BY l.id LIMIT ${LIMIT} FOR UPDATE OF l SKIP LOCKED)
          RETURNING ${SWEPT}`,
         [now()],
       );
@@ -208,15 +230,11 @@ export function syncSweep(db: Database): SyncSweep {
 
     releaseBlocked: () =>
       change(
-        `q.waiting AND q.status = 'BLOCKED' AND q.status_reason IN ('PREDECESSOR_FAILED', 'PREDECESSOR_CONFLICT')
-           AND NOT EXISTS (
-             WITH RECURSIVE above AS (
-               SELECT q.id AS id
-               UNION
-               SELECT d.queue_id FROM above a JOIN ${edges} e ON e.successor_id = a.id
-                 JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
-                 JOIN ${queue} p ON p.id = d.queue_id AND p.status <> 'COMPLETED'
-             ) SELECT FROM above a JOIN ${queue} p ON p.id = a.id WHERE p.status IN ${HOLDING})`,
+        `q.id IN (
+           WITH RECURSIVE below AS MATERIALIZED (
+             SELECT w.id FROM ${queue} w WHERE ${isWithin('w', 3)} AND w.waiting AND w.status = 'BLOCKED'
+           ), ${held(db)}
+           SELECT b.id FROM below b EXCEPT SELECT h.id FROM held h)`,
         'PENDING',
         null,
         'RESUMED',
@@ -237,7 +255,9 @@ export function syncSweep(db: Database): SyncSweep {
         `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'BLOCKED') AND q.id IN (
            WITH RECURSIVE way AS (
              SELECT s.id AS start, s.id AS at, 0 AS depth FROM ${queue} s
-              WHERE s.runnable AND s.status = 'PENDING' AND cardinality(s.depends_on) > 0
+              WHERE s.runnable AND s.status = 'PENDING' AND (cardinality(s.depends_on) > 0 OR EXISTS (
+                SELECT FROM ${ids} o WHERE o.organization_id = s.organization_id
+                   AND o.operation_id = s.previous_operation_id AND o.stream_id <> s.stream_id))
                 AND s.queued_at < $1::timestamptz - interval '1 minute'
              UNION
              SELECT w.start, d.queue_id, w.depth + 1 FROM way w JOIN ${edges} e ON e.successor_id = w.at
@@ -256,16 +276,19 @@ export function syncSweep(db: Database): SyncSweep {
 
     async unshownHolders() {
       const rows = await db.query(
-        `SELECT ${SWEPT}, c.status FROM ${queue} c
-          WHERE c.waiting AND c.status IN ('CONFLICT', 'PARKED', 'FAILED', 'EXPIRED')
-            AND c.updated_at > $1::timestamptz - interval '1 day'
-            AND EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id AND s.status = 'PENDING'
-               AND NOT (e.kind = 'PREVIOUS' AND s.disjoint_proceeds)
-              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id)
+        `SELECT ${SWEPT}, (c.status = 'CONFLICT' OR c.status = 'BLOCKED' AND c.status_reason = 'PREDECESSOR_CONFLICT')::text AS undecided
+           FROM ${queue} c
+          WHERE c.holding AND ${isWithin('c', 1)} AND (
+            EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id AND s.status = 'PENDING'
+              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id AND NOT ${mayPass('s', 'c')})
+            OR EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'c')} AND m.status = 'PENDING'))
           LIMIT ${LIMIT}`,
-        [now()],
+        within,
       );
-      return rows.map((row) => ({ ...swept(row), status: STATUS.decode(row.status ?? null) }));
+      return rows.map((row) => ({
+        ...swept(row),
+        reason: row.undecided === 'true' ? 'PREDECESSOR_CONFLICT' : 'PREDECESSOR_FAILED',
+      }));
     },
 
     async organizationsToNumber() {
@@ -298,6 +321,9 @@ export function syncSweep(db: Database): SyncSweep {
               AND NOT EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id
                 WHERE e.organization_id = q.organization_id AND e.predecessor = q.operation_id
                   AND s.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED'))
+              AND NOT EXISTS (SELECT FROM unnest(q.passed) AS o(id)
+                JOIN ${ids} d ON d.organization_id = q.organization_id AND d.operation_id = o.id
+                JOIN ${queue} s ON s.id = d.queue_id AND s.status NOT IN ('COMPLETED', 'CANCELLED'))
             ORDER BY q.id LIMIT ${LIMIT} FOR UPDATE SKIP LOCKED
          ), cut AS (
            DELETE FROM ${edges} e USING old o WHERE e.successor_id = o.id
@@ -334,8 +360,6 @@ export function syncSweep(db: Database): SyncSweep {
 
 const SWEPT = `c.organization_id::text AS organization_id, c.stream_id::text AS stream_id, c.id::text AS id,
   c.operation_id::text AS operation_id, c.lane`;
-
-const STATUS = word('status', SYNC_QUEUE_STATUSES);
 
 const swept = (row: RawRow): SweptOperation => ({
   organizationId: row.organization_id ?? '',

@@ -8,6 +8,7 @@ import { DataProtectionError, SyncError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import type {
   AdmissionAnswer,
+  ApproveOperationInput,
   DeviceHealth,
   DeviceInfo,
   EditOperationInput,
@@ -29,6 +30,7 @@ import type {
   SyncStatisticsInput,
 } from '../types/offline-sync.ts';
 import {
+  ApproveOperationSchema,
   EditOperationSchema,
   ListConflictsSchema,
   ListOperationsSchema,
@@ -115,7 +117,8 @@ export class OfflineSyncService {
 
   /**
    * Applies what a device has handed in, here and now, without a worker: the actor's own operations; with `sync:admin`
-   * everybody's. Permission `sync:write`. Throws `DATABASE_UNAVAILABLE`.
+   * everybody's. What cannot be applied expires, is parked or is shown as held up, as it does where there are workers;
+   * only they forget what is old. Permission `sync:write`. Throws `DATABASE_UNAVAILABLE`.
    */
   async processPendingOperations(
     deviceId: string,
@@ -151,16 +154,14 @@ export class OfflineSyncService {
   }
 
   /**
-   * Lets an operation that waits for approval be applied, and applies it. Not by its author. `seenVersion`: of the
-   * entity, as the approver saw it. Permission `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`, `FORBIDDEN`,
-   * `CONFLICT_STALE`.
+   * Lets an operation that waits for approval be applied, and applies it. Not by its author. `seen` binds the approval to
+   * the entity and the operation as they were shown: where either has moved since, `CONFLICT_STALE`. Permission
+   * `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`, `FORBIDDEN`.
    */
-  async approveOperation(
-    operationId: UUID,
-    options: { readonly seenVersion?: number } = {},
-  ): Promise<OperationState> {
+  async approveOperation(operationId: UUID, seen: ApproveOperationInput = {}): Promise<OperationState> {
     requirePermission(this.#actor, 'sync:resolve');
-    await approve(this.#context, this.#actor, await this.#operation(operationId), options.seenVersion);
+    const parsed = parseInput(ApproveOperationSchema, 'The approval', seen);
+    await approve(this.#context, this.#actor, await this.#operation(operationId), parsed);
     return this.#state(operationId);
   }
 
@@ -177,7 +178,11 @@ export class OfflineSyncService {
     return this.#state(operationId);
   }
 
-  /** Permission as `pauseOperation`. */
+  /**
+   * Lets an operation that was paused go on; one that is BLOCKED, without what it waits for and what was rejected,
+   * cancelled or has expired: its own change, which nobody then knows the beginning of, is a conflict. Permission as
+   * `pauseOperation`. Throws `INVALID_STATE`, also where what blocks it can still come.
+   */
   async resumeOperation(operationId: UUID): Promise<OperationState> {
     await resume(this.#context, this.#actor, await this.#ownOperation(operationId));
     return this.#state(operationId);
@@ -189,21 +194,24 @@ export class OfflineSyncService {
     return this.#state(operationId);
   }
 
-  /** Corrects the payload of an operation that has not been applied; an approval counts no more. Permission as `pauseOperation`. */
+  /**
+   * Corrects the payload of an operation that has not been applied; an approval, or a decision on its conflict, counts no
+   * more, and what it says now may have to be approved. Permission as `pauseOperation`.
+   */
   async editOperation(operationId: UUID, input: EditOperationInput): Promise<OperationState> {
     const parsed = parseInput(EditOperationSchema, 'The change of the operation', input);
     await edit(this.#context, this.#actor, await this.#ownOperation(operationId), parsed);
     return this.#state(operationId);
   }
 
-  /** Tries an operation that is PARKED, FAILED or EXPIRED once more. Permission as `pauseOperation`. */
+  /** Tries an operation that is PARKED, FAILED or EXPIRED once more, also past its `expiresAt`. Permission as `pauseOperation`. */
   async redriveOperation(operationId: UUID): Promise<OperationState> {
     await redrive(this.#context, this.#actor, await this.#ownOperation(operationId));
     return this.#state(operationId);
   }
 
   /**
-   * Decides a conflict and carries the decision out. Where the entity has changed since the version that was seen, nothing
+   * Decides a conflict and carries the decision out; unless it is the author's own, it counts as approval. Where the entity has changed since the version that was seen, nothing
    * is decided: `CONFLICT_STALE`, and the conflict shows it as it is now. Both versions are kept. Permission
    * `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`.
    */

@@ -1,14 +1,15 @@
 import { uuidv7 } from 'uuidv7';
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
 import { bindScope } from '../repository/scope.ts';
-import { syncAdmission } from '../repository/sync-admission.ts';
+import { type SyncAdmission, syncAdmission } from '../repository/sync-admission.ts';
 import type { Actor } from '../types/actor.ts';
 import { ValidationError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import type { AdmissionAnswer, QueueOptions, SyncLane } from '../types/offline-sync.ts';
 import { parseOperation } from '../validation/index.ts';
 import { type StreamLane, type SyncContext, wakeStreams } from './sync-context.ts';
-import { type Candidate, examine, type Refusal, refusal } from './sync-examine.ts';
+import { type Candidate, examine, type Refusal, type RefusedOperation, refusal } from './sync-examine.ts';
+import { comparison, type Repeated } from './sync-known.ts';
 import { placeOperations } from './sync-place.ts';
 
 /** Operations in one call. */
@@ -20,8 +21,8 @@ const MOST_BYTES = 1024 * 1024;
 interface Admitted {
   /** By position in the call. */
   readonly answers: ReadonlyMap<number, AdmissionAnswer>;
-  /** Operation ids that were taken before, with the positions that repeat them. */
-  readonly repeated: readonly { readonly candidate: Candidate; readonly as: 'SAME' | 'OTHER' | 'FOREIGN' }[];
+  /** What was handed in before, or stands twice in the call. */
+  readonly repeated: readonly Repeated[];
   readonly streams: readonly StreamLane[];
 }
 
@@ -39,6 +40,7 @@ export async function admitOperations(
   if (inputs.length > MOST_OPERATIONS) throw tooLarge(`Holds more than ${MOST_OPERATIONS} operations.`);
   const answers = new Map<number, AdmissionAnswer>();
   const candidates: Candidate[] = [];
+  const unfit: RefusedOperation[] = [];
   let bytes = 0;
   for (const [position, input] of inputs.entries()) {
     const parsed = parseOperation(input);
@@ -50,17 +52,18 @@ export async function admitOperations(
     bytes += parsed.bytes;
     if (bytes > MOST_BYTES) throw tooLarge(`Holds more than ${MOST_BYTES} bytes.`);
     const operationId = parsed.operation.operationId ?? uuidv7();
-    const candidate = await examine(context, actor, parsed.operation, { position, operationId });
-    if ('code' in candidate) answers.set(position, rejected(operationId, candidate));
-    else candidates.push(candidate);
+    const examined = await examine(context, actor, parsed.operation, { position, operationId });
+    if ('refusal' in examined) unfit.push(examined);
+    else candidates.push(examined);
   }
-  if (candidates.length > 0) {
-    const admitted = await admit(context, actor, candidates, options);
+  if (candidates.length > 0 || unfit.length > 0) {
+    const admitted = await admit(context, actor, { candidates, unfit }, options);
     for (const [position, answer] of admitted.answers) answers.set(position, answer);
     await context.onStep('ADMITTED');
     await wakeStreams(context, admitted.streams);
-    for (const [position, answer] of await answerRepeated(context, actor, admitted.repeated))
+    for (const [position, answer] of await answerRepeated(context, actor, admitted)) {
       answers.set(position, answer);
+    }
   }
   return inputs.flatMap((_, position) => answers.get(position) ?? []);
 }
@@ -68,50 +71,40 @@ export async function admitOperations(
 function admit(
   context: SyncContext,
   actor: Actor,
-  candidates: readonly Candidate[],
+  asked: { readonly candidates: readonly Candidate[]; readonly unfit: readonly RefusedOperation[] },
   options: QueueOptions,
 ): Promise<Admitted> {
   const { organizationId } = actor;
   return context.db.withTransaction(async (db): Promise<Admitted> => {
     const admission = syncAdmission({ ...bindScope(db, { organizationId, branchIds: 'ALL' }), db });
-    const { operations, progress, refused } = await placeOperations(
+    const { operations, progress, refused, ...placed } = await placeOperations(
       context,
       actor,
       admission,
-      candidates,
+      asked,
       options,
     );
     const answers = new Map<number, AdmissionAnswer>();
     for (const [{ position, operationId }, why] of refused) answers.set(position, rejected(operationId, why));
-    const stored = await admission.insert(
-      operations.map(({ row }) => row),
-      progress,
-    );
+    const stored =
+      progress.length === 0
+        ? new Set()
+        : await admission.insert(
+            operations.map(({ row }) => row),
+            progress,
+          );
     const fresh = operations.filter(({ row }) => stored.has(row.id));
     for (const { candidate, row } of fresh) {
       const { operationId, sequenceNumber } = row;
       answers.set(candidate.position, { operationId, status: 'ACCEPTED', sequenceNumber });
     }
-    const others = operations.filter(({ row }) => !stored.has(row.id));
-    const taken = others.length === 0 ? [] : await admission.taken(others.map(({ row }) => row));
-    const known = new Map(taken.map((one) => [one.operationId, one]));
-    const repeated = others.flatMap(({ candidate, row }) => {
-      const before = known.get(row.operationId);
-      if (before !== undefined) {
-        const own = before.userId === row.userId;
-        const as = !own ? 'FOREIGN' : before.payloadHash === row.payloadHash ? 'SAME' : 'OTHER';
-        return [{ candidate, as } as const];
-      }
-      const why = refusal(
-        'SEQUENCE_CONFLICT',
-        `Another operation of the stream has the sequence number ${row.sequenceNumber}`,
-      );
-      answers.set(candidate.position, rejected(row.operationId, why));
-      return [];
-    });
+    const others = operations.filter(({ row }) => !stored.has(row.id)).map(({ candidate }) => candidate);
+    const repeated = [...placed.repeated, ...(await takenMeanwhile(actor, admission, others))];
     const ready = fresh.filter(({ row }) => row.status === 'PENDING');
     const urgent = fresh.filter(
-      ({ row }) => row.lane === 'CRITICAL' && (row.previousOperationId !== null || row.dependsOn.length > 0),
+      ({ row }) =>
+        row.lane === 'CRITICAL' &&
+        (row.follows !== null || row.dependsOn.length > 0 || row.batchSize !== null),
     );
     const raised =
       urgent.length === 0 ? [] : await admission.raiseAncestors(urgent.map(({ row }) => row.operationId));
@@ -124,20 +117,41 @@ function admit(
   });
 }
 
-/** What was handed in before is answered with what it came to, as it is now. */
+/** Operations whose ids another stream took while they were being placed. */
+async function takenMeanwhile(
+  actor: Actor,
+  admission: SyncAdmission,
+  operations: readonly Candidate[],
+): Promise<readonly Repeated[]> {
+  if (operations.length === 0) return [];
+  const questions = operations.map(({ position, operationId }) => ({ position, operationId, stream: null }));
+  const found = new Map((await admission.look(questions)).map((one) => [one.position, one.taken]));
+  return operations.map((operation) => {
+    const taken = found.get(operation.position) ?? null;
+    return { operation, as: taken === null ? 'FOREIGN' : comparison(actor, operation, taken) };
+  });
+}
+
+/**
+ * What was handed in before is answered with what it came to, as it is now. What stands twice in the call and was not
+ * taken the first time is refused for the same.
+ */
 async function answerRepeated(
   context: SyncContext,
   actor: Actor,
-  repeated: Admitted['repeated'],
+  { repeated, answers }: Pick<Admitted, 'repeated' | 'answers'>,
 ): Promise<ReadonlyMap<number, AdmissionAnswer>> {
   if (repeated.length === 0) return new Map();
   const { organizationId } = actor;
   const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
-  const states = await repository.operationStates(repeated.map(({ candidate }) => candidate.operationId));
+  const states = await repository.operationStates(repeated.map(({ operation }) => operation.operationId));
   const byId = new Map(states.map((state) => [state.operationId, state]));
+  const inCall = new Map([...answers.values()].map((answer) => [answer.operationId, answer]));
   return new Map<number, AdmissionAnswer>(
-    repeated.map(({ candidate: { position, operationId }, as }) => {
+    repeated.map(({ operation: { position, operationId }, as }) => {
       const state = byId.get(operationId);
+      const first = inCall.get(operationId);
+      if (as === 'SAME' && state === undefined && first !== undefined) return [position, first] as const;
       if (as === 'SAME' && state !== undefined) {
         return [position, { operationId, status: 'DUPLICATE', state }] as const;
       }

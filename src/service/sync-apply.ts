@@ -15,7 +15,7 @@ import type { UUID } from '../types/ids.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
 import type { EntityChange, HandlerContext } from '../types/sync-handler.ts';
 import type { SyncContext } from './sync-context.ts';
-import { type Decision, decide, type FoundConflict } from './sync-decide.ts';
+import { type Decision, decide, decideUnmerged, type FoundConflict } from './sync-decide.ts';
 import { eventsOf } from './sync-effects.ts';
 import { endOf, rejection, undecided } from './sync-failure.ts';
 import { Images } from './sync-images.ts';
@@ -149,13 +149,18 @@ class Application {
       const bad = operation.after.flatMap((id) => this.#ends.get(id) ?? []).find(endedBadly);
       if (bad !== undefined) {
         const reason = bad.status === 'CONFLICT' ? 'PREDECESSOR_CONFLICT' : 'PREDECESSOR_FAILED';
-        this.#end(prepared, endOf(operation, 'PENDING', reason), null);
+        this.#end(prepared, endOf(operation, 'PENDING', reason));
         continue;
       }
       const base = await this.#images.baseOf(prepared, subject);
       const decision = await decide(this.#context, prepared, subject, base, this.#handlerContext);
       const refused = await this.#refusal(prepared, decision.change);
+      const unmerged =
+        refused?.reason === 'VALIDATION_FAILED'
+          ? await decideUnmerged(prepared, subject, base, decision)
+          : undefined;
       if (refused === undefined) steps.push({ prepared, subject, decision });
+      else if (unmerged !== undefined) steps.push({ prepared, subject, decision: unmerged });
       else await this.#refuse(prepared, refused);
     }
     const rows = await this.#write(steps);
@@ -165,24 +170,26 @@ class Application {
   async #refuse(prepared: Prepared, refused: OperationEnd): Promise<void> {
     const { operation } = prepared;
     const end = undecided(operation, refused);
-    this.#end(prepared, end, null);
+    this.#end(prepared, end);
     if (end !== refused) await this.#repository.reopenConflict(operation.id);
   }
 
   async #note({ prepared, subject, decision }: Step, written: EntityRow | null): Promise<void> {
-    if (decision.change !== null) subject.write(written, prepared.operation.effectiveAt);
+    if (decision.change !== null) subject.write(decision.change, written, prepared.operation.effectiveAt);
     // Taken as it was: what the server filled in is what the client will see.
     const image = decision.clientImage === 'AS_WRITTEN' ? written : decision.clientImage;
-    const end: OperationEnd = {
+    let end: OperationEnd = {
       ...decision.end,
       ...(image === undefined ? {} : { clientImage: image }),
       ...(decision.end.status === 'COMPLETED' ? { appliedVersion: subject.version } : {}),
       branchId: subject.branchId,
     };
     const { operation } = prepared;
-    this.#end(prepared, end, decision.conflict);
+    if (failsBatch(operation, end)) throw new BatchFailed(end, decision.conflict);
     if (decision.conflict !== null) {
-      await this.#repository.storeConflict(operation, decision.conflict, subject.branchId);
+      const { branchId } = subject;
+      const conflictId = await this.#repository.storeConflict(operation, decision.conflict, branchId);
+      end = { ...end, conflictId };
     } else if (operation.conflictId !== null && end.status === 'COMPLETED') {
       const { carriedOut } = decision;
       await this.#repository.closeConflict(
@@ -190,14 +197,17 @@ class Application {
         carriedOut === null ? 'AUTO_RESOLVED' : 'RESOLVED',
         carriedOut,
       );
+    } else if (operation.conflictResolution !== null && end.voided) {
+      await this.#repository.reopenConflict(operation.id);
     }
+    this.#end(prepared, end);
     if (decision.change?.kind === 'CREATE') {
       await this.#repository.reopenDependency(prepared.operation.entityType, prepared.operation.entityId);
     }
   }
 
-  #end({ operation }: Prepared, end: OperationEnd, conflict: FoundConflict | null): void {
-    if (operation.batchSize !== null && end.status !== 'COMPLETED') throw new BatchFailed(end, conflict);
+  #end({ operation }: Prepared, end: OperationEnd): void {
+    if (failsBatch(operation, end)) throw new BatchFailed(end, null);
     this.#ends.set(operation.operationId, end);
     this.#events.push(...eventsOf(operation, end));
     this.#images.note(operation, {
@@ -255,5 +265,7 @@ class Application {
   }
 }
 
+const failsBatch = ({ batchSize }: Prepared['operation'], { status }: OperationEnd): boolean =>
+  batchSize !== null && status !== 'COMPLETED';
 const endedBadly = ({ status }: OperationEnd): boolean => status !== 'COMPLETED';
 const nameOf = (entityType: string, entityId: string): string => `${entityType} ${entityId}`;

@@ -1,10 +1,9 @@
-import { uuidv7 } from 'uuidv7';
 import type { ClaimedOperation } from '../repository/sync-claims.ts';
 import type { OperationEnd } from '../repository/sync-outcome.ts';
-import { type DetectedConflict, detectConflict, differences } from '../sync/detect.ts';
+import { type DetectedConflict, type DetectionInput, detectConflict, differences } from '../sync/detect.ts';
+import { stepsOf } from '../sync/json-pointer.ts';
 import { clientImage } from '../sync/merge-patch.ts';
-import { type Resolution, resolveAutomatically, resolveByPerson } from '../sync/resolve.ts';
-import type { UUID } from '../types/ids.ts';
+import { type Newest, type Resolution, resolveAutomatically, resolveByPerson } from '../sync/resolve.ts';
 import type { ConflictResolution, ConflictStrategy, EntityRow, SyncOutcome } from '../types/offline-sync.ts';
 import type { EntityChange, HandlerContext } from '../types/sync-handler.ts';
 import type { SyncContext } from './sync-context.ts';
@@ -19,11 +18,12 @@ export interface StoredDecision extends ConflictResolution {
   readonly writes: boolean;
   readonly outcome: Exclude<SyncOutcome, 'REJECTED'>;
   readonly superseded: readonly string[];
+  /** That nothing is to be written, where there was no row to be seen: it holds whatever the entity is. */
+  readonly givesUp: boolean;
 }
 
 /** A conflict that is to be stored with what becomes of it. */
 export interface FoundConflict {
-  readonly id: UUID;
   readonly detected: DetectedConflict;
   readonly serverVersionNumber: number;
   /** Set where strategies decided it at once. */
@@ -58,26 +58,17 @@ export async function decide(
   base: Base,
   handlerContext: HandlerContext,
 ): Promise<Decision> {
-  const { operation, entity, shape, payload } = prepared;
+  const { operation, payload } = prepared;
   const { approvalVersion } = operation;
-  if (approvalVersion !== null && approvalVersion !== subject.version && operation.priority !== 'CRITICAL') {
+  if (approvalVersion !== null && approvalVersion !== subject.version && operation.lane !== 'CRITICAL') {
     return { ...NOTHING, end: endOf(operation, 'WAITING_APPROVAL', 'APPROVAL', { voided: true }) };
   }
   const decided = storedDecision(operation);
-  const image = clientImage(operation.operation, base.known ? base.row : undefined, payload);
-  if (decided !== undefined && decided.seenVersion === subject.version) {
+  const image = imageOf(prepared, base);
+  if (decided !== undefined && (decided.givesUp || decided.seenVersion === subject.version)) {
     return carryOut(prepared, subject, decided, image);
   }
-  const detection = detectConflict({
-    operation: operation.operation,
-    payload,
-    base,
-    server: { state: subject.presence, row: subject.row, everExisted: subject.everExisted },
-    shape,
-    policies: entity.options.merge ?? {},
-    mergeDisjoint: entity.options.mergeDisjoint ?? true,
-    operationId: operation.operationId,
-  });
+  const detection = detectConflict(inputOf(prepared, subject, base));
   const voided = decided !== undefined;
   switch (detection.kind) {
     case 'NOTHING':
@@ -96,7 +87,7 @@ export async function decide(
           voided,
         }),
         change: changeOf(operation, payload, subject, detection.change, detection.row, detection.changed),
-        clientImage: detection.merged ? image : 'AS_WRITTEN',
+        clientImage: detection.merged || operation.originalPayload !== null ? image : 'AS_WRITTEN',
       };
     default:
       return conflicting(context, prepared, subject, detection, image, handlerContext);
@@ -111,37 +102,15 @@ async function conflicting(
   image: EntityRow | null | undefined,
   handlerContext: HandlerContext,
 ): Promise<Decision> {
-  const { operation, payload } = prepared;
   const resolution = await automatically(context, prepared, subject, detected, handlerContext);
-  const id = uuidv7();
   if (resolution.kind === 'MANUAL') {
-    const missing = detected.type === 'DEPENDENCY';
-    return {
-      ...NOTHING,
-      end: endOf(operation, 'CONFLICT', missing ? 'NOT_FOUND' : 'CONFLICT', {
-        conflictId: operation.conflictId ?? id,
-        statusCode: 409,
-        voided: true,
-      }),
-      clientImage: image,
-      conflict: {
-        id: operation.conflictId ?? id,
-        detected,
-        serverVersionNumber: subject.version,
-        resolution: null,
-        autoResolution: {
-          attempted: !missing,
-          strategy: resolution.strategy,
-          failureReason: resolution.reason,
-        },
-      },
-    };
+    return manual(prepared, subject, detected, image, resolution);
   }
+  const { operation, payload } = prepared;
   return {
     end: endOf(operation, 'COMPLETED', null, {
       outcome: resolution.outcome,
       superseded: resolution.superseded,
-      conflictId: operation.conflictId ?? id,
       voided: true,
     }),
     change:
@@ -150,7 +119,6 @@ async function conflicting(
         : changeOf(operation, payload, subject, resolution.change, resolution.row, resolution.changed),
     clientImage: image,
     conflict: {
-      id: operation.conflictId ?? id,
       detected,
       serverVersionNumber: subject.version,
       resolution: {
@@ -163,6 +131,76 @@ async function conflicting(
       autoResolution: { attempted: true, strategy: resolution.strategy, failureReason: null },
     },
     carriedOut: null,
+  };
+}
+
+/** Left to a person. */
+function manual(
+  { operation }: Prepared,
+  subject: Subject,
+  detected: DetectedConflict,
+  image: EntityRow | null | undefined,
+  { strategy, reason }: { readonly strategy: ConflictStrategy | null; readonly reason: string },
+): Decision {
+  const missing = detected.type === 'DEPENDENCY';
+  return {
+    ...NOTHING,
+    end: endOf(operation, 'CONFLICT', missing ? 'NOT_FOUND' : 'CONFLICT', { statusCode: 409, voided: true }),
+    clientImage: image,
+    conflict: {
+      detected,
+      serverVersionNumber: subject.version,
+      resolution: null,
+      autoResolution: { attempted: !missing, strategy, failureReason: reason },
+    },
+  };
+}
+
+/**
+ * What becomes of an operation whose merge with the server's row the host's rules refuse: a person decides, where the
+ * client's own row would stand. undefined: it is the operation itself that is refused.
+ */
+export async function decideUnmerged(
+  prepared: Prepared,
+  subject: Subject,
+  base: Base,
+  decision: Decision,
+): Promise<Decision | undefined> {
+  if (decision.end.outcome !== 'MERGED' || decision.carriedOut !== null) return undefined;
+  const image = imageOf(prepared, base);
+  if (image == null || (await prepared.entity.checkRow(image)).length > 0) return undefined;
+  const detected =
+    decision.conflict?.detected ?? detectConflict(inputOf(prepared, subject, base, { mergeDisjoint: false }));
+  if (detected.kind !== 'CONFLICT') return undefined;
+  const strategy = decision.conflict?.resolution?.strategy ?? 'FIELD_LEVEL_MERGE';
+  return manual(prepared, subject, detected, image, { strategy, reason: 'The merged row is refused.' });
+}
+
+/** What the client has afterwards: of an operation that was edited, what it had written itself. */
+function imageOf({ operation, entity, payload }: Prepared, base: Base): EntityRow | null | undefined {
+  const { originalPayload: original, originalSchemaVersion: version } = operation;
+  const written =
+    original === null
+      ? payload
+      : entity.current(operation.operation, original, version ?? operation.schemaVersion);
+  return written && clientImage(operation.operation, base.known ? base.row : undefined, written);
+}
+
+function inputOf(
+  { operation, entity, shape, payload }: Prepared,
+  subject: Subject,
+  base: Base,
+  { mergeDisjoint = entity.options.mergeDisjoint ?? true } = {},
+): DetectionInput {
+  return {
+    operation: operation.operation,
+    payload,
+    base,
+    server: { state: subject.presence, row: subject.row, everExisted: subject.everExisted },
+    shape,
+    policies: entity.options.merge ?? {},
+    mergeDisjoint,
+    operationId: operation.operationId,
   };
 }
 
@@ -182,7 +220,7 @@ async function automatically(
     const resolution = resolveAutomatically(detected, {
       strategies,
       fieldStrategies: own.fieldStrategies ?? {},
-      newest: newestOf(operation.effectiveAt, subject.effectiveAt),
+      newest: newestBy(operation, (column) => subject.changedAt(column)),
     });
     if (resolution.kind !== 'CUSTOM') return resolution;
     const { base, server, client } = detected;
@@ -193,10 +231,16 @@ async function automatically(
   }
 }
 
-/** Whose change is the newer; equal or unknown times tell nothing. */
-function newestOf(client: string | null, server: string | null): 'CLIENT' | 'SERVER' | 'UNKNOWN' {
-  if (client === null || server === null || client === server) return 'UNKNOWN';
-  return client > server ? 'CLIENT' : 'SERVER';
+/** Whose change of a path is the newer, by its column; equal or unknown times tell nothing. */
+export function newestBy(
+  { effectiveAt: client }: Pick<ClaimedOperation, 'effectiveAt'>,
+  changedAt: (column: string) => string | null,
+): Newest {
+  return (path) => {
+    const server = changedAt(stepsOf(path)?.[0] ?? '');
+    if (client === null || server === null || client === server) return 'UNKNOWN';
+    return client > server ? 'CLIENT' : 'SERVER';
+  };
 }
 
 function storedDecision(operation: ClaimedOperation): StoredDecision | undefined {
@@ -211,6 +255,9 @@ function carryOut(
   image: EntityRow | null | undefined,
 ): Decision {
   const { writes, outcome, superseded, data } = decision;
+  // There is something that its author may not see: nothing of his takes its place or removes it.
+  if (writes && subject.presence === 'HIDDEN')
+    return { ...NOTHING, end: rejection(operation, 'ENTITY_ID_TAKEN') };
   const row = subject.presence === 'VISIBLE' ? subject.row : null;
   const change = !writes
     ? null

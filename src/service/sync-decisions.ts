@@ -1,16 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
+import { syncOutcomes } from '../repository/sync-outcome.ts';
 import { resolveByPerson } from '../sync/resolve.ts';
 import type { Actor } from '../types/actor.ts';
 import { DataProtectionError, SyncError, ValidationError } from '../types/errors.ts';
-import type { ResolveConflictInput, SyncConflict } from '../types/offline-sync.ts';
+import type { OfflineSyncQueue, ResolveConflictInput, SyncConflict } from '../types/offline-sync.ts';
 import { notFound } from './asking.ts';
 import type { SyncContext } from './sync-context.ts';
-import { type StoredDecision, withoutPlan } from './sync-decide.ts';
+import { newestBy, type StoredDecision, withoutPlan } from './sync-decide.ts';
 import { processOne } from './sync-process.ts';
+import { changedAt } from './sync-subject.ts';
 
 /** How long a decision that another worker has taken up is waited for. */
 const WAIT_MS = 5_000;
+/** And one that nobody has: it may wait for an operation before it. */
+const SOON_MS = 300;
 
 /**
  * Stores a person's decision with the version that he saw, and has it carried out by the way that every operation
@@ -29,16 +33,17 @@ export async function decideConflict(
     );
   }
   const { operationId } = conflict;
-  const decision = await decisionOf(context, actor, conflict, input);
-  if (decision.seenVersion !== conflict.serverVersionNumber) throw stale(conflict);
   const everything = { ...actor, branchIds: 'ALL' } as const;
   const operation = await createOfflineSyncRepository(context.db, everything).findOperation(operationId);
   if (operation === undefined) throw notFound('operation', operationId);
+  const decision = await decisionOf(context, actor, { conflict, operation }, input);
+  if (decision.seenVersion !== conflict.serverVersionNumber) throw stale(conflict);
   await context.db.withTransaction(async (transaction) => {
     const repository = createOfflineSyncRepository(transaction, everything);
     if (!(await repository.beginResolving(conflict.id, withoutPlan(decision)))) throw stale(conflict);
-    if ((await repository.intervene(operation.id, { kind: 'DECIDE', decision })) === undefined)
-      throw stale(conflict);
+    const seenVersion = decision.givesUp ? null : decision.seenVersion;
+    const carried = { kind: 'DECIDE', decision, decidedBy: actor.userId, seenVersion } as const;
+    if ((await repository.intervene(operation.id, carried)) === undefined) throw stale(conflict);
     await context.audit.append(transaction, {
       organizationId: actor.organizationId,
       action: 'sync.conflict.resolved',
@@ -55,7 +60,7 @@ export async function decideConflict(
 async function decisionOf(
   context: SyncContext,
   actor: Actor,
-  conflict: SyncConflict,
+  { conflict, operation }: { readonly conflict: SyncConflict; readonly operation: OfflineSyncQueue },
   input: ResolveConflictInput,
 ): Promise<StoredDecision> {
   const entity = context.entities.get(conflict.entityType);
@@ -71,16 +76,33 @@ async function decisionOf(
     operationId: conflict.operationId,
   };
   const baseKnown = base !== null || conflictType === 'CREATE_CREATE';
+  const { entityType, entityId } = conflict;
+  const [state] = await syncOutcomes(context.db).readStates(actor.organizationId, [{ entityType, entityId }]);
+  const newest = newestBy(operation, (column) => (state === undefined ? null : changedAt(state, column)));
   const resolved = resolveByPerson(
-    { base, baseKnown, client, server, fields, rules },
-    { strategy: input.strategy, fields: input.fields, data: input.data },
+    { type: conflictType, base, baseKnown, client, server, fields, rules },
+    { strategy: input.strategy, fields: input.fields, data: input.data, newest },
   );
+  // What waits for something that is missing has not been compared with anything yet.
+  const unseen = operation.statusReason === 'PREDECESSOR_MISSING';
+  const simple = input.strategy === 'CLIENT_WINS' || input.strategy === 'SERVER_WINS';
+  if (unseen && !simple && (state?.version ?? 0) > 0) {
+    throw new ValidationError('The resolution', [
+      {
+        path: 'strategy',
+        message: 'Does not decide what waits for an operation that has not arrived.',
+        remedy:
+          'Choose CLIENT_WINS, which shows the row where it differs, or SERVER_WINS, which gives it up.',
+      },
+    ]);
+  }
   if (resolved === undefined) {
     throw new ValidationError('The resolution', [
       {
         path: 'strategy',
         message: 'Does not decide this conflict.',
-        remedy: 'Choose CLIENT_WINS, SERVER_WINS, FIELD_LEVEL_MERGE, or MANUAL with `data`.',
+        remedy:
+          'Choose CLIENT_WINS, SERVER_WINS, FIELD_LEVEL_MERGE, or MANUAL with `data`; NEWEST_WINS where the clocks tell.',
       },
     ]);
   }
@@ -93,32 +115,35 @@ async function decisionOf(
     writes: resolved.kind === 'WRITE',
     outcome: resolved.outcome,
     superseded: resolved.superseded,
+    givesUp: unseen && resolved.kind === 'KEEP',
   };
 }
 
-/** The conflict once its decision has been carried out, or could not be. */
+/** The conflict once its decision has been carried out, or could not be; or where that waits for something else. */
 async function outcome(context: SyncContext, actor: Actor, conflict: SyncConflict): Promise<SyncConflict> {
   const repository = createOfflineSyncRepository(context.db, { ...actor, branchIds: 'ALL' });
-  const until = performance.now() + WAIT_MS;
+  const started = performance.now();
   for (;;) {
+    const operation = await repository.findOperation(conflict.operationId);
     const now = await repository.findConflict(conflict.id);
     if (now === undefined) throw notFound('conflict', conflict.id);
     if (now.status === 'PENDING_MANUAL') {
-      if (now.redetections > conflict.redetections) throw stale(conflict);
-      throw await refused(context, actor, conflict);
+      const moved = now.redetections > conflict.redetections || operation?.status === 'WAITING_APPROVAL';
+      throw moved ? stale(conflict) : refused(conflict, operation);
     }
-    if (now.status !== 'RESOLVING' || performance.now() > until) return now;
+    const limit =
+      operation?.status === 'IN_PROGRESS' ? WAIT_MS : operation?.status === 'PENDING' ? SOON_MS : 0;
+    if (now.status !== 'RESOLVING' || performance.now() - started > limit) return now;
     await sleep(50);
   }
 }
 
 /** What kept a decision from being carried out, though nobody had been there. */
-async function refused(context: SyncContext, actor: Actor, conflict: SyncConflict): Promise<SyncError> {
-  const repository = createOfflineSyncRepository(context.db, { ...actor, branchIds: 'ALL' });
-  const operation = await repository.findOperation(conflict.operationId);
-  const why = operation?.statusReason === 'FORBIDDEN' ? 'FORBIDDEN' : 'VALIDATION_FAILED';
+function refused(conflict: SyncConflict, operation: OfflineSyncQueue | undefined): SyncError {
+  const reason = operation?.statusReason ?? 'VALIDATION_FAILED';
+  const why = reason === 'FORBIDDEN' ? 'FORBIDDEN' : 'VALIDATION_FAILED';
   return new SyncError(
-    `The row that was decided on is refused: ${operation?.lastAttemptError ?? why}`,
+    `The row that was decided on is refused: ${[reason, operation?.lastAttemptError ?? ''].join(' ').trim()}`,
     why,
     conflict.operationId,
     false,

@@ -3,8 +3,7 @@ import { uuidv7 } from 'uuidv7';
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
 import { type ClaimedOperation, type ClaimPlace, syncClaims } from '../repository/sync-claims.ts';
 import { type OperationEnd, syncOutcomes } from '../repository/sync-outcome.ts';
-import { categorizeSyncError } from '../sync/errors.ts';
-import { SyncError } from '../types/errors.ts';
+import { DataProtectionError, SyncError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import { applyTogether, BatchFailed } from './sync-apply.ts';
 import { MOST_AT_ONCE, type StreamLane, type SyncContext } from './sync-context.ts';
@@ -45,6 +44,7 @@ export async function drainStream(
     forMs: options.until === 'SLICE' ? Number.POSITIVE_INFINITY : context.limits.leaseMs / 2,
   };
   let place: ClaimPlace | undefined;
+  let unready: readonly UUID[] = [];
   for (;;) {
     if (options.signal.aborted) return { ends, more: true };
     const token = uuidv7();
@@ -55,19 +55,22 @@ export async function drainStream(
       leaseMs: context.limits.leaseMs,
       limit: MOST_AT_ONCE,
       after: place,
+      unready,
     };
     await context.onStep('BEFORE_CLAIM');
     let taken: readonly ClaimedOperation[];
     let next: ClaimPlace | undefined;
     try {
       const claim = await claims.claim(request);
-      next = claim.next;
-      taken =
-        claim.operations.length === 0 && next === undefined
-          ? await claims.claimBatch(request)
-          : claim.operations;
+      ({ next, operations: taken } = claim);
+      if (taken.length === 0 && next === undefined && claim.batch !== undefined) {
+        const batch = await claims.claimBatch(request);
+        taken = batch.operations;
+        unready = [...unready, ...batch.unready];
+        next = claim.batch;
+      }
     } catch (error) {
-      if (categorizeSyncError(error).countsAsAttempt) throw error;
+      if (!isOutage(error)) throw error;
       // It may have taken some: their lease would have to end first, and it would count against them.
       await persist(() => claims.releaseStream(token, work.streamId), patience);
       continue;
@@ -79,8 +82,10 @@ export async function drainStream(
       await afterEnds(context, work, taken, came);
     }
     // What has ended may have made ready what was passed over: from the beginning again.
-    if (taken.length > 0) place = undefined;
-    else if (next === undefined) return { ends, more: false };
+    if (taken.length > 0) {
+      place = undefined;
+      unready = [];
+    } else if (next === undefined) return { ends, more: false };
     else place = next;
     if (options.until === 'SLICE' && (ends.length >= MOST_AT_ONCE || performance.now() - started >= SLICE_MS))
       return { ends, more: true };
@@ -103,6 +108,10 @@ export interface Patience {
   readonly forMs: number;
 }
 
+/** Our own connection, as against one of the host's. */
+const isOutage = (error: unknown): boolean =>
+  error instanceof DataProtectionError && error.code === 'DATABASE_UNAVAILABLE';
+
 /** Does what must be done as soon as the database can be reached again. */
 async function persist<T>(work: () => Promise<T>, { signal, forMs }: Patience): Promise<T> {
   const until = performance.now() + forMs;
@@ -110,8 +119,7 @@ async function persist<T>(work: () => Promise<T>, { signal, forMs }: Patience): 
     try {
       return await work();
     } catch (error) {
-      if (categorizeSyncError(error).countsAsAttempt || signal.aborted || performance.now() > until)
-        throw error;
+      if (!isOutage(error) || signal.aborted || performance.now() > until) throw error;
       await sleep(OUTAGE_PAUSE_MS, undefined, { signal }).catch(() => undefined);
     }
   }
@@ -198,21 +206,27 @@ class Attempt {
   #sorted(all: readonly Prepared[]) {
     const byOperation = new Map(this.#taken.map((one) => [one.operationId, one.id]));
     const own = new Set(all.map(({ operation }) => operation.operationId));
-    const bad = ({ operation }: Prepared): boolean =>
-      operation.after.some((id) => {
+    const held = new Set<UUID>();
+    // In order: what waits for one that is held is held too.
+    for (const { operation } of all) {
+      const waits = operation.after.some((id) => {
         const queueId = byOperation.get(id);
-        return !own.has(id) && queueId !== undefined && this.#ends.get(queueId)?.status !== 'COMPLETED';
+        if (own.has(id) || queueId === undefined) return held.has(id);
+        return this.#ends.get(queueId)?.status !== 'COMPLETED';
       });
-    return { ready: all.filter((one) => !bad(one)), others: all.filter(bad) };
+      if (waits) held.add(operation.operationId);
+    }
+    const isHeld = ({ operation }: Prepared): boolean => held.has(operation.operationId);
+    return { ready: all.filter((one) => !isHeld(one)), others: all.filter(isHeld) };
   }
 
   /**
-   * Whether the failure says nothing about the operations: the connection broke, or somebody else has them. After a
-   * break at the commit the token tells whether it took place.
+   * Whether the failure says nothing about the operations: our connection broke, or somebody else has them. After a
+   * break at the commit the token tells whether it took place. What the host's code cannot reach is another matter.
    */
   async #isLost(error: unknown, operations: readonly ClaimedOperation[]): Promise<boolean> {
     if (error instanceof SyncError && error.code === 'SYNC_ATTEMPT_LOST') return true;
-    if (categorizeSyncError(error).countsAsAttempt) return false;
+    if (!isOutage(error)) return false;
     await persist(() => this.#settle(operations), this.#patience);
     return true;
   }
@@ -304,16 +318,23 @@ class Attempt {
     const [first] = pairs;
     if (first === undefined) return;
     const [{ organizationId }] = first;
-    const settled = pairs.map(([one, end]) => [one, undecided(one, end)] as const);
-    const ends = settled.map(([, end]) => end);
     await this.#context.db.withTransaction(async (transaction) => {
       const repository = createOfflineSyncRepository(transaction, { organizationId, branchIds: 'ALL' });
       const operation = pairs.find(([, end]) => end.id === failed?.end.id)?.[0];
-      if (failed?.conflict && operation !== undefined) {
-        await repository.storeConflict(operation, failed.conflict, failed.end.branchId);
-      }
+      const conflictId =
+        failed?.conflict && operation !== undefined
+          ? await repository.storeConflict(operation, failed.conflict, failed.end.branchId)
+          : null;
+      const settled = pairs.map(([one, end]) => {
+        const settledEnd = undecided(one, end);
+        return [
+          one,
+          end.id === operation?.id && conflictId !== null ? { ...settledEnd, conflictId } : settledEnd,
+        ] as const;
+      });
+      const ends = settled.map(([, end]) => end);
       for (const [one, end] of settled)
-        if (end.status === 'CONFLICT' && end.voided) await repository.reopenConflict(one.id);
+        if (end.status !== 'COMPLETED' && end.voided) await repository.reopenConflict(one.id);
       const events = settled.flatMap(([one, end]) => eventsOf(one, end));
       const ended = await syncOutcomes(transaction).finish(organizationId, this.#token, ends, [], events);
       for (const end of ends) if (ended.has(end.id)) this.#ends.set(end.id, end);

@@ -11,20 +11,29 @@ import { isWholeBase } from './sync-bases.ts';
 import type { SyncContext } from './sync-context.ts';
 import type { SyncEntity } from './sync-entities.ts';
 
-/** An operation that may be stored, before it has its place. */
-export interface Candidate {
+/** What tells whether an operation was handed in before. */
+export interface Identity {
   /** In the call. */
   readonly position: number;
-  readonly operation: ParsedOperation;
   readonly operationId: UUID;
+  /** Hexadecimal. */
+  readonly payloadHash: string;
+}
+
+/** An operation that is not to be stored, unless it was stored before. */
+export interface RefusedOperation extends Identity {
+  readonly refusal: Refusal;
+}
+
+/** An operation that may be stored, before it has its place. */
+export interface Candidate extends Identity {
+  readonly operation: ParsedOperation;
   readonly key: StreamKey;
   /** undefined: not known here yet. */
   readonly entity: SyncEntity | undefined;
   /** Why it is kept without being applied. */
   readonly held: SyncReason | null;
   readonly baseTrusted: boolean;
-  /** Hexadecimal. */
-  readonly payloadHash: string;
 }
 
 /** Why an operation is not taken. */
@@ -42,27 +51,27 @@ export async function examine(
   context: SyncContext,
   actor: Actor,
   operation: ParsedOperation,
-  given: Pick<Candidate, 'position' | 'operationId'>,
-): Promise<Candidate | Refusal> {
+  given: Pick<Identity, 'position' | 'operationId'>,
+): Promise<Candidate | RefusedOperation> {
+  const identity = { ...given, payloadHash: hashOf(operation) };
+  const refused = (why: Refusal): RefusedOperation => ({ ...identity, refusal: why });
   const deviceId = operation.deviceId ?? actor.deviceId;
   const foreign = notTheActors(actor, operation);
-  if (foreign !== undefined) {
-    return refusal('FORBIDDEN', `\`${foreign}\` is not the actor’s; leave it out`);
-  }
+  if (foreign !== undefined) return refused(notOwn(foreign));
   if (deviceId === undefined) {
-    return refusal('VALIDATION_FAILED', 'The operation is not valid.', [
-      {
+    return refused(
+      notValid({
         path: 'deviceId',
         message: 'Is missing.',
         remedy: 'Give it with the operation, or as `deviceId` of the actor.',
-      },
-    ]);
+      }),
+    );
   }
   const entity = context.entities.get(operation.entityType);
   const judged = await judge(entity, operation);
-  if (typeof judged === 'object' && judged !== null) return judged;
+  if (typeof judged === 'object' && judged !== null) return refused(judged);
   return {
-    ...given,
+    ...identity,
     operation,
     key: {
       userId: actor.userId,
@@ -73,7 +82,6 @@ export async function examine(
     entity,
     held: judged,
     baseTrusted: await isTrusted(context, actor, operation),
-    payloadHash: hashOf(operation),
   };
 }
 
@@ -146,6 +154,16 @@ function hashOf(operation: ParsedOperation): string {
   const { entityType, entityId, schemaVersion, payload } = operation;
   const told: Json = [operation.operation, entityType, entityId, schemaVersion, payload];
   return hash('sha256', canonicalJson(told));
+}
+
+/** Of an operation with one malformed field. */
+export function notValid(issue: ValidationIssue): Refusal {
+  return refusal('VALIDATION_FAILED', 'The operation is not valid.', [issue]);
+}
+
+/** Of an operation with a field that names somebody or something that is not the actor's. */
+export function notOwn(field: string): Refusal {
+  return refusal('FORBIDDEN', `\`${field}\` is not the actor’s; leave it out`);
 }
 
 export function refusal(code: ErrorCode, message: string, issues: readonly ValidationIssue[] = []): Refusal {

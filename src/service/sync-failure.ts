@@ -55,13 +55,17 @@ export function rejection(
 }
 
 /**
- * Where a person has decided a conflict and the row that he decided on is refused, nothing is rejected: the conflict
+ * Where a person has decided a conflict and that cannot be carried out, nothing is rejected or parked: the conflict
  * waits for another decision.
  */
 export function undecided(operation: ClaimedOperation, end: OperationEnd): OperationEnd {
-  if (operation.conflictResolution === null || end.status !== 'FAILED') return end;
+  const over = end.status === 'FAILED' || end.status === 'PARKED';
+  if (operation.conflictResolution === null || !over) return end;
   return { ...end, status: 'CONFLICT', outcome: null, conflictId: operation.conflictId, voided: true };
 }
+
+/** An outage is waited for as after so many tries that failed. */
+const OUTAGE_TRIES = 4;
 
 /** The end of a try that failed, by what it failed with. */
 export function failedTry(
@@ -70,7 +74,7 @@ export function failedTry(
   now: Date,
   random: () => number = Math.random,
 ): OperationEnd {
-  const { category, reason, statusCode } = categorizeSyncError(error);
+  const { category, reason, statusCode, countsAsAttempt } = categorizeSyncError(error);
   const told = { error: safeText(error), statusCode };
   switch (category) {
     case 'PERMANENT':
@@ -83,6 +87,12 @@ export function failedTry(
     default:
       break;
   }
+  const pauseAfter = (tries: number): Date => {
+    const options = { jitter: 'FULL', random } as const;
+    return new Date(now.getTime() + calculateBackoff(tries, 1000, operation.backoffMultiplier, options));
+  };
+  // However often: it is not about the operation.
+  if (!countsAsAttempt) return again(operation, 'RETRY', pauseAfter(OUTAGE_TRIES), told, 0);
   if (operation.retryCount >= operation.maxRetries) {
     return endOf(
       operation,
@@ -91,11 +101,7 @@ export function failedTry(
       told,
     );
   }
-  const pause = calculateBackoff(operation.retryCount + 1, 1000, operation.backoffMultiplier, {
-    jitter: 'FULL',
-    random,
-  });
-  const at = new Date(now.getTime() + pause);
+  const at = pauseAfter(operation.retryCount + 1);
   return again(operation, category === 'WAIT_FOR_PARENT' ? 'PARENT_MISSING' : 'RETRY', at, told);
 }
 
@@ -104,9 +110,10 @@ const again = (
   reason: SyncReason,
   at: Date,
   told: Partial<OperationEnd>,
+  counted = 1,
 ): OperationEnd =>
   endOf(operation, 'PENDING', reason, {
-    retryCount: operation.retryCount + 1,
+    retryCount: operation.retryCount + counted,
     nextRetryAt: at.toISOString(),
     ...told,
   });

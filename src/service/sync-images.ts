@@ -1,7 +1,7 @@
 import type { ClaimedOperation, Predecessor, SyncClaims } from '../repository/sync-claims.ts';
 import { clientImage } from '../sync/merge-patch.ts';
 import type { UUID } from '../types/ids.ts';
-import type { EntityRow } from '../types/offline-sync.ts';
+import type { EntityRow, SyncQueueStatus } from '../types/offline-sync.ts';
 import type { SyncContext } from './sync-context.ts';
 import type { Prepared } from './sync-prepare.ts';
 import type { Subject } from './sync-subject.ts';
@@ -10,6 +10,7 @@ import type { Subject } from './sync-subject.ts';
 export type Base = { readonly known: true; readonly row: EntityRow | null } | { readonly known: false };
 
 const UNKNOWN: Base = { known: false };
+const NEVER_APPLIED: readonly SyncQueueStatus[] = ['FAILED', 'CANCELLED', 'EXPIRED'];
 /** Further back nobody looks. */
 const LONGEST_CHAIN = 1000;
 
@@ -59,6 +60,8 @@ export class Images {
         ? { known: true, row: subject.row }
         : UNKNOWN;
     }
+    // A person let go on what was built on something that never took effect: he looks at what comes of it.
+    if (NEVER_APPLIED.includes(previous.status)) return UNKNOWN;
     const version = operation.previousVersion?.version;
     const applied = previous.appliedVersion;
     if (trusted !== undefined && applied !== null && version !== undefined && version >= applied)
@@ -82,7 +85,9 @@ export class Images {
 
   async #imageOf(of: Predecessor, type: string, depth: number): Promise<Base> {
     if (of.clientImage !== undefined) return { known: true, row: of.clientImage };
-    const payload = this.#context.entities.get(type)?.current(of.operation, of.payload, of.schemaVersion);
+    const payload = this.#context.entities
+      .get(type)
+      ?.current(of.operation, of.originalPayload ?? of.payload, of.originalSchemaVersion ?? of.schemaVersion);
     if (payload === undefined || depth > LONGEST_CHAIN) return UNKNOWN;
     const base = await this.#startOf(of, type, depth);
     const image = clientImage(of.operation, base.known ? base.row : undefined, payload);

@@ -2,10 +2,11 @@ import { createOfflineSyncRepository } from '../repository/offline-sync-reposito
 import type { Intervention } from '../repository/sync-queue.ts';
 import type { Actor } from '../types/actor.ts';
 import { DataProtectionError, SyncError, ValidationError } from '../types/errors.ts';
+import type { Timestamp } from '../types/ids.ts';
 import type { EditOperationInput, OfflineSyncQueue } from '../types/offline-sync.ts';
 import { type SyncContext, wakeStreams } from './sync-context.ts';
 import { processOne } from './sync-process.ts';
-import { readSubjects } from './sync-read.ts';
+import { versionOf } from './sync-read.ts';
 
 /** What an intervention leaves behind for the operations that build on the one it is about. */
 type Effect = 'GOES_ON' | 'HOLDS' | 'NONE';
@@ -39,28 +40,33 @@ export async function refuse(context: SyncContext, actor: Actor, operation: Offl
   await intervene(context, actor, operation, { kind: 'REFUSE' });
 }
 
-/** Throws `FORBIDDEN` for the author, `CONFLICT_STALE` where the entity is not what the approver saw. */
+/** Throws `FORBIDDEN` for the author, `CONFLICT_STALE` where entity or operation are not what the approver saw. */
 export async function approve(
   context: SyncContext,
   actor: Actor,
   operation: OfflineSyncQueue,
-  seen: number | undefined,
+  seen: { readonly seenVersion?: number | undefined; readonly seenUpdatedAt?: Timestamp | undefined },
 ): Promise<void> {
   requireSecondPerson(actor, operation);
   const { entityType, entityId } = operation;
-  const subjects = await readSubjects(context, actor, entityType, [entityId]);
-  // What is not there yet has no version to see; one that was deleted keeps its own, which the next try compares.
-  const version = subjects.get(entityId)?.subject.version ?? seen ?? 0;
-  if (seen !== undefined && seen !== version) throw stale(operation);
+  const { seenUpdatedAt = operation.updatedAt } = seen;
+  const version = await versionOf(context, actor, entityType, entityId);
+  const moved = (seen.seenVersion ?? version) !== version || seenUpdatedAt !== operation.updatedAt;
+  if (moved && operation.status === 'WAITING_APPROVAL') throw stale(operation);
   await intervene(context, actor, operation, {
     kind: 'APPROVE',
     approvedBy: actor.userId,
     seenVersion: version,
+    seenUpdatedAt,
   });
   await processOne(context, operation);
+  if (await isWaiting(context, actor, operation)) throw stale(operation);
+}
+
+async function isWaiting(context: SyncContext, actor: Actor, operation: OfflineSyncQueue): Promise<boolean> {
   const repository = createOfflineSyncRepository(context.db, { ...actor, branchIds: 'ALL' });
   const [now] = await repository.operationStates([operation.operationId]);
-  if (now?.status === 'WAITING_APPROVAL') throw stale(operation);
+  return now?.status === 'WAITING_APPROVAL';
 }
 
 /** Throws `VALIDATION_FAILED` where the host's schema refuses the payload. */
@@ -76,18 +82,22 @@ export async function edit(
   const issues =
     entity === undefined || payload === undefined ? [] : await entity.check(operation.operation, payload);
   if (issues.length > 0) throw new ValidationError('The payload', issues);
+  const { entityId, userId } = operation;
+  const asked = { operation: operation.operation, entityId, payload: input.payload, userId };
   const partial = operation.operation === 'PATCH' || operation.operation === 'UPDATE';
   await intervene(context, actor, operation, {
     kind: 'EDIT',
     payload: input.payload,
     schemaVersion,
     fields: partial ? Object.keys(input.payload) : ['*'],
+    requiresApproval: entity?.options.requiresApproval?.(asked) === true,
   });
 }
 
 /**
  * Changes an operation, enters it in the audit log in the same transaction, and lets what builds on it go on or be
- * shown as held up. Throws `INVALID_STATE` where its status does not allow it.
+ * shown as held up. Throws `INVALID_STATE` where its status does not allow it, `CONFLICT_STALE` where it is no longer
+ * what was to be approved.
  */
 async function intervene(
   context: SyncContext,
@@ -99,7 +109,10 @@ async function intervene(
     const repository = createOfflineSyncRepository(transaction, actor);
     const found = await repository.intervene(operation.id, intervention);
     if (found === undefined) return undefined;
-    if (intervention.kind === 'CANCEL') await repository.closeConflict(operation.id, 'CANCELLED', null);
+    if (EFFECTS[intervention.kind] === 'HOLDS')
+      await repository.closeConflict(operation.id, 'CANCELLED', null);
+    // What was decided was something else.
+    if (intervention.kind === 'EDIT') await repository.reopenConflict(operation.id);
     await context.audit.append(transaction, {
       organizationId: actor.organizationId,
       action: `sync.operation.${intervention.kind.toLowerCase()}`,
@@ -111,6 +124,8 @@ async function intervene(
     return found;
   });
   if (changed === undefined) {
+    if (intervention.kind === 'APPROVE' && (await isWaiting(context, actor, operation)))
+      throw stale(operation);
     throw new DataProtectionError(
       `The operation is ${operation.status} and does not allow it, or a worker has it`,
       'INVALID_STATE',
@@ -143,7 +158,7 @@ function requireSecondPerson(actor: Actor, operation: OfflineSyncQueue): void {
 
 const stale = (operation: OfflineSyncQueue): SyncError =>
   new SyncError(
-    'The entity has changed since it was looked at',
+    'The entity or the operation has changed since it was looked at',
     'CONFLICT_STALE',
     operation.operationId,
     false,

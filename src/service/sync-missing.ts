@@ -1,4 +1,3 @@
-import { uuidv7 } from 'uuidv7';
 import {
   createOfflineSyncRepository,
   type OfflineSyncRepository,
@@ -8,12 +7,12 @@ import type { UUID } from '../types/ids.ts';
 import type { SyncContext } from './sync-context.ts';
 
 /**
- * Shows operations whose predecessors have not arrived as conflicts; they go on by themselves when these arrive.
- * The state of an operation and its conflict are written together.
+ * Shows operations as conflicts whose predecessors, or the rest of whose batch, have not arrived; they go on by
+ * themselves when these arrive. The state of an operation and its conflict are written together.
  */
-export async function showMissing({ db, limits }: SyncContext): Promise<void> {
+export async function showMissing({ db, limits }: SyncContext, streamIds?: readonly UUID[]): Promise<void> {
   await db.withTransaction(async (transaction) => {
-    const missing = await syncSweep(transaction).missingPredecessors(limits.predecessorWaitMs);
+    const missing = await syncSweep(transaction, streamIds).missingPredecessors(limits.predecessorWaitMs);
     for (const [organizationId, operations] of Map.groupBy(missing, (one) => one.organizationId)) {
       const repository = createOfflineSyncRepository(transaction, { organizationId, branchIds: 'ALL' });
       for (const { operationId } of operations) await storeConflict(repository, operationId);
@@ -28,18 +27,18 @@ export async function showMissing({ db, limits }: SyncContext): Promise<void> {
 async function storeConflict(repository: OfflineSyncRepository, operationId: UUID): Promise<void> {
   const operation = await repository.findOperation(operationId);
   if (operation === undefined) return;
-  const id = uuidv7();
   const found = {
-    id,
     detected: { type: 'DEPENDENCY', base: null, client: operation.payload, server: null, fields: [] },
     serverVersionNumber: 0,
     resolution: null,
     autoResolution: {
       attempted: false,
       strategy: null,
-      failureReason: 'An operation that it builds on has not arrived.',
+      failureReason: 'An operation that it builds on, or the rest of its batch, has not arrived.',
     },
   } as const;
-  await repository.storeConflict(operation, found, operation.branchId);
-  await repository.linkConflict(operation.id, id);
+  await repository.linkConflict(
+    operation.id,
+    await repository.storeConflict(operation, found, operation.branchId),
+  );
 }

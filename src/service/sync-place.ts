@@ -2,18 +2,34 @@ import { uuidv7 } from 'uuidv7';
 import type {
   LockedStream,
   NewOperation,
-  StreamKey,
   StreamProgress,
   SyncAdmission,
 } from '../repository/sync-admission.ts';
-import { correct, observe } from '../sync/clock.ts';
-import { findCycle } from '../sync/dependencies.ts';
-import { defaultPriority, dueAt } from '../sync/priority.ts';
+import { type CorrectedTime, correct, observe } from '../sync/clock.ts';
+import { admittedPriority, defaultPriority, dueAt } from '../sync/priority.ts';
 import type { Actor } from '../types/actor.ts';
-import type { Timestamp, UUID } from '../types/ids.ts';
+import type { Timestamp } from '../types/ids.ts';
 import type { QueueOptions, SyncLane, SyncPriority } from '../types/offline-sync.ts';
 import type { SyncContext } from './sync-context.ts';
-import { type Candidate, type Refusal, refusal } from './sync-examine.ts';
+import {
+  type Candidate,
+  type Identity,
+  notOwn,
+  notValid,
+  type Refusal,
+  type RefusedOperation,
+  refusal,
+} from './sync-examine.ts';
+import {
+  type Findings,
+  highest,
+  look,
+  nameOf,
+  type Repeated,
+  repetitions,
+  type Streams,
+} from './sync-known.ts';
+import { type Numbered, predecessorsOf, refuseCycles, refuseElsewhere } from './sync-predecessors.ts';
 
 /** An operation with its place in its stream. */
 export interface Placed {
@@ -24,83 +40,84 @@ export interface Placed {
 export interface Placement {
   readonly operations: readonly Placed[];
   readonly progress: readonly StreamProgress[];
-  readonly refused: ReadonlyMap<Candidate, Refusal>;
+  readonly refused: ReadonlyMap<Identity, Refusal>;
+  readonly repeated: readonly Repeated[];
 }
-
-interface Numbered {
-  readonly candidate: Candidate;
-  readonly stream: LockedStream;
-  readonly sequenceNumber: number;
-}
-
-/** Operations that others wait for already, with the lane that waits. */
-type WaitedFor = ReadonlyMap<UUID, SyncLane>;
 
 const DEFAULT_RETRIES = 5;
 
 /**
  * Gives operations their places: number, time, predecessors and lane. Locks their streams first, so that what is read
- * of them holds until the transaction ends.
+ * of them holds until the transaction ends. What was taken before is told apart first, and no other is measured by it.
  */
 export async function placeOperations(
   context: SyncContext,
   actor: Actor,
   admission: SyncAdmission,
-  candidates: readonly Candidate[],
+  asked: { readonly candidates: readonly Candidate[]; readonly unfit: readonly RefusedOperation[] },
   options: QueueOptions,
 ): Promise<Placement> {
-  const refused = new Map<Candidate, Refusal>();
+  const { candidates, unfit } = asked;
+  const refused = new Map<Identity, Refusal>();
   const streams = await lockStreams(admission, candidates);
-  await lockEnds(admission, candidates);
-  const numbered = number(candidates, streams, refused);
+  const findings = await look(admission, asked, streams);
+  const repeated = repetitions(actor, asked, findings);
+  const known = new Set(repeated.map(({ operation }) => operation));
+  for (const one of unfit) if (!known.has(one)) refused.set(one, one.refusal);
+  const own = refuseSessions(
+    candidates.filter((one) => !known.has(one)),
+    findings,
+    refused,
+  );
+  const numbered = number(own, { streams, findings }, refused);
   const within = await withinBatches(admission, numbered, refused);
-  const previous = await previousOperations(admission, within);
-  const waited = await admission.waitedFor(within.map(({ candidate }) => candidate.operationId));
-  const acyclic = await refuseCycles(admission, within, { previous, waited }, refused);
-  const lanes = lanesOf(acyclic, waited);
-  const times = timesOf(context, acyclic, options);
+  const here = refuseElsewhere(within, { call: candidates, findings }, refused);
+  const { previous, follows } = predecessorsOf(here, findings);
+  const acyclic = await refuseCycles(admission, here, { follows, findings }, refused);
+  const lanes = lanesOf(acyclic, findings);
+  const times = timesOf(context, acyclic, { findings, streams, options });
   const operations = acyclic.map((one) => ({
     candidate: one.candidate,
     row: rowOf(context, actor, one, {
       previousOperationId: previous.get(one.candidate) ?? null,
+      follows: follows.get(one.candidate) ?? null,
       lane: lanes.get(one.candidate) ?? 'NORMAL',
       time: times.of.get(one.candidate) ?? NO_TIME,
     }),
   }));
   const progress = [...streams.values()].map((stream): StreamProgress => {
-    const own = acyclic.filter((one) => one.stream === stream);
+    const taken = acyclic.filter((one) => one.stream === stream);
     const clock = times.streams.get(stream);
     return {
       id: stream.id,
-      numberedBy: own[0] === undefined ? null : numbering(own[0].candidate),
-      lastSequence: Math.max(stream.lastSequence, ...own.map(({ sequenceNumber }) => sequenceNumber)),
+      numberedBy: taken[0] === undefined ? null : numbering(taken[0].candidate),
+      lastSequence: Math.max(stream.lastSequence, ...taken.map(({ sequenceNumber }) => sequenceNumber)),
       clock: clock?.clock ?? stream.clock,
       clockSkewMs: clock?.skewMs ?? null,
       lastEffectiveAt: clock?.lastEffectiveAt ?? stream.lastEffectiveAt,
     };
   });
-  return { operations, progress, refused };
+  return { operations, progress, refused, repeated };
 }
 
-const nameOf = ({ userId, installationId, epoch }: StreamKey): string =>
-  JSON.stringify([userId, installationId, epoch]);
-
-async function lockStreams(
-  admission: SyncAdmission,
-  candidates: readonly Candidate[],
-): Promise<ReadonlyMap<string, LockedStream>> {
+async function lockStreams(admission: SyncAdmission, candidates: readonly Candidate[]): Promise<Streams> {
   const keys = new Map(candidates.map(({ key }) => [nameOf(key), key]));
   const locked = await admission.lockStreams([...keys.values()]);
   return new Map([...keys.keys()].flatMap((name, i) => (locked[i] === undefined ? [] : [[name, locked[i]]])));
 }
 
-/** Two admissions that lead to each other's operations must not miss each other. */
-async function lockEnds(admission: SyncAdmission, candidates: readonly Candidate[]): Promise<void> {
-  const crossing = candidates.filter(({ operation }) => operation.dependsOn.length > 0);
-  if (crossing.length === 0) return;
-  await admission.lockOperations([
-    ...new Set(crossing.flatMap(({ operationId, operation }) => [operationId, ...operation.dependsOn])),
-  ]);
+/** Refuses what names somebody else's session. One that is not known is nobody's. */
+function refuseSessions(
+  candidates: readonly Candidate[],
+  findings: Findings,
+  refused: Map<Identity, Refusal>,
+): readonly Candidate[] {
+  return candidates.filter((candidate) => {
+    if (candidate.operation.sessionId === undefined) return true;
+    if (findings.get(candidate.position)?.sessionUserId === candidate.key.userId) return true;
+    refused.set(candidate, notOwn('sessionId'));
+    return false;
+  });
 }
 
 const numbering = ({ operation }: Candidate): 'CLIENT' | 'SERVER' =>
@@ -109,32 +126,41 @@ const numbering = ({ operation }: Candidate): 'CLIENT' | 'SERVER' =>
 /** The operations in the order of their streams. */
 function number(
   candidates: readonly Candidate[],
-  streams: ReadonlyMap<string, LockedStream>,
-  refused: Map<Candidate, Refusal>,
+  { streams, findings }: { readonly streams: Streams; readonly findings: Findings },
+  refused: Map<Identity, Refusal>,
 ): readonly Numbered[] {
-  const next = new Map<LockedStream, { by: string; last: number }>();
+  const next = new Map<LockedStream, { by: string; last: number; readonly used: Set<number> }>();
   const numbered = candidates.flatMap((candidate): Numbered[] => {
     const stream = streams.get(nameOf(candidate.key));
     if (stream === undefined) return [];
     const by = numbering(candidate);
-    const state = next.get(stream) ?? { by: stream.numberedBy ?? by, last: stream.lastSequence };
+    const state = next.get(stream) ?? {
+      by: stream.numberedBy ?? by,
+      last: stream.lastSequence,
+      used: new Set(),
+    };
     next.set(stream, state);
     if (state.by !== by) {
       refused.set(
         candidate,
-        refusal('VALIDATION_FAILED', 'The operation is not valid.', [
-          {
-            path: 'sequenceNumber',
-            message: by === 'CLIENT' ? 'Is given here only.' : 'Is missing here only.',
-            remedy:
-              'Send it with every operation of a stream or with none; begin a new `epoch` to change that.',
-          },
-        ]),
+        notValid({
+          path: 'sequenceNumber',
+          message: by === 'CLIENT' ? 'Is given here only.' : 'Is missing here only.',
+          remedy:
+            'Send it with every operation of a stream or with none; begin a new `epoch` to change that.',
+        }),
       );
       return [];
     }
+    const sequenceNumber = candidate.operation.sequenceNumber ?? state.last + 1;
+    if (findings.get(candidate.position)?.numberTaken === true || state.used.has(sequenceNumber)) {
+      const message = `Another operation of the stream has the sequence number ${sequenceNumber}`;
+      refused.set(candidate, refusal('SEQUENCE_CONFLICT', message));
+      return [];
+    }
+    state.used.add(sequenceNumber);
     state.last += 1;
-    return [{ candidate, stream, sequenceNumber: candidate.operation.sequenceNumber ?? state.last }];
+    return [{ candidate, stream, sequenceNumber }];
   });
   return numbered.toSorted((a, b) => a.sequenceNumber - b.sequenceNumber);
 }
@@ -143,7 +169,7 @@ function number(
 async function withinBatches(
   admission: SyncAdmission,
   numbered: readonly Numbered[],
-  refused: Map<Candidate, Refusal>,
+  refused: Map<Identity, Refusal>,
 ): Promise<readonly Numbered[]> {
   const members = numbered.filter(({ candidate }) => candidate.operation.batchSize !== undefined);
   if (members.length === 0) return numbered;
@@ -155,18 +181,9 @@ async function withinBatches(
   );
   const known = await admission.batches([...asked.values()]);
   const batches = new Map(known.map((one) => [`${one.streamId} ${one.batchId}`, { ...one }]));
-  // Of a repetition the members are counted already.
-  const taken = await admission.taken(
-    members.map(({ candidate, stream, sequenceNumber }) => ({
-      operationId: candidate.operationId,
-      streamId: stream.id,
-      sequenceNumber,
-    })),
-  );
-  const repeated = new Set(taken.map(({ operationId }) => operationId));
   return numbered.filter(({ candidate, stream }) => {
     const { batchId, batchSize } = candidate.operation;
-    if (batchSize === undefined || batchId === undefined || repeated.has(candidate.operationId)) return true;
+    if (batchSize === undefined || batchId === undefined) return true;
     const name = `${stream.id} ${batchId}`;
     const batch = batches.get(name) ?? { streamId: stream.id, batchId, size: batchSize, taken: 0 };
     batches.set(name, batch);
@@ -175,143 +192,31 @@ async function withinBatches(
     else {
       refused.set(
         candidate,
-        refusal('VALIDATION_FAILED', 'The operation is not valid.', [
-          {
-            path: 'batchSize',
-            message:
-              batch.size === batchSize
-                ? 'The batch has as many operations already.'
-                : 'Is another than before.',
-            remedy: 'Give every operation of an atomic batch the number of them all.',
-          },
-        ]),
+        notValid({
+          path: 'batchSize',
+          message:
+            batch.size === batchSize
+              ? 'The batch has as many operations already.'
+              : 'Is another than before.',
+          remedy: 'Give every operation of an atomic batch the number of them all.',
+        }),
       );
     }
     return fits;
   });
 }
 
-/** The operation before each one on its entity in its stream: what it says itself, else the last one there. */
-async function previousOperations(
-  admission: SyncAdmission,
-  numbered: readonly Numbered[],
-): Promise<ReadonlyMap<Candidate, UUID>> {
-  const previous = new Map<Candidate, UUID>();
-  const last = new Map<string, UUID>();
-  const first: Numbered[] = [];
-  for (const one of numbered) {
-    const { candidate, stream } = one;
-    const { entityType, entityId, previousOperationId } = candidate.operation;
-    const name = JSON.stringify([stream.id, entityType, entityId]);
-    const before = last.get(name);
-    if (previousOperationId === null) {
-      last.set(name, candidate.operationId);
-      continue;
-    }
-    if (previousOperationId !== undefined) previous.set(candidate, previousOperationId);
-    else if (before === undefined && stream.lastSequence > 0) first.push(one);
-    else if (before !== undefined && before !== candidate.operationId) previous.set(candidate, before);
-    last.set(name, candidate.operationId);
-  }
-  if (first.length === 0) return previous;
-  const found = await admission.lastOnEntities(
-    first.map(({ candidate, stream }) => ({
-      streamId: stream.id,
-      entityType: candidate.operation.entityType,
-      entityId: candidate.operation.entityId,
-    })),
-  );
-  const stored = new Map(
-    found.map((one) => [JSON.stringify([one.streamId, one.entityType, one.entityId]), one]),
-  );
-  for (const { candidate, stream, sequenceNumber } of first) {
-    const { entityType, entityId } = candidate.operation;
-    const before = stored.get(JSON.stringify([stream.id, entityType, entityId]));
-    if (before === undefined || before.sequenceNumber >= sequenceNumber) continue;
-    if (before.operationId !== candidate.operationId) previous.set(candidate, before.operationId);
-  }
-  return previous;
-}
-
-/**
- * Refuses the operations that would close a circle. There can be one only where somebody already waits for an operation
- * that comes now, where one of this call waits for a later one, or through the other operations of an atomic batch.
- */
-async function refuseCycles(
-  admission: SyncAdmission,
-  numbered: readonly Numbered[],
-  { previous, waited }: { readonly previous: ReadonlyMap<Candidate, UUID>; readonly waited: WaitedFor },
-  refused: Map<Candidate, Refusal>,
-): Promise<readonly Numbered[]> {
-  const before = (candidate: Candidate): readonly UUID[] => [
-    ...candidate.operation.dependsOn,
-    ...(previous.has(candidate) ? [previous.get(candidate) ?? ''] : []),
-  ];
-  const arrived = new Set<UUID>();
-  const own = new Set(numbered.map(({ candidate }) => candidate.operationId));
-  let forward = false;
-  for (const { candidate } of numbered) {
-    forward ||= before(candidate).some((id) => own.has(id) && !arrived.has(id));
-    arrived.add(candidate.operationId);
-  }
-  const members = numbered.filter(({ candidate }) => candidate.operation.batchSize !== undefined);
-  if (!forward && members.length === 0 && waited.size === 0) return numbered;
-  const mates = await admission.batchMates(
-    members.map(({ candidate, stream }) => ({
-      streamId: stream.id,
-      batchId: candidate.operation.batchId ?? '',
-    })),
-  );
-  const edges = await admission.edgesFrom([
-    ...new Set([...mates, ...numbered.flatMap(({ candidate }) => before(candidate))]),
-  ]);
-  const graph = new Map<UUID, { operationId: UUID; batchId: UUID | null; predecessors: UUID[] }>();
-  for (const { successor, predecessor, batchId } of edges) {
-    const node = graph.get(successor) ?? { operationId: successor, batchId, predecessors: [] };
-    if (predecessor !== null) node.predecessors.push(predecessor);
-    graph.set(successor, node);
-  }
-  const nodeOf = (candidate: Candidate) => {
-    const { batchId, batchSize } = candidate.operation;
-    const { operationId } = candidate;
-    return {
-      operationId,
-      batchId: batchSize === undefined ? null : (batchId ?? null),
-      predecessors: [...before(candidate)],
-    };
-  };
-  const whole = new Map(graph);
-  for (const { candidate } of numbered) whole.set(candidate.operationId, nodeOf(candidate));
-  if (findCycle([...whole.values()]) === undefined) return numbered;
-  return numbered.filter(({ candidate }) => {
-    graph.set(candidate.operationId, nodeOf(candidate));
-    if (findCycle([...graph.values()]) === undefined) return true;
-    graph.delete(candidate.operationId);
-    refused.set(
-      candidate,
-      refusal('DEPENDENCY_CYCLE', 'The operation would wait for itself', [
-        {
-          path: 'dependsOn',
-          message: 'Leads back to the operation.',
-          remedy: 'Correct `dependsOn` or `previousOperationId`.',
-        },
-      ]),
-    );
-    return false;
-  });
-}
-
 const priorityOf = ({ operation, entity }: Candidate): SyncPriority =>
-  operation.priority ?? entity?.options.priority ?? defaultPriority(operation.entityType);
+  admittedPriority(operation.priority, entity?.options.priority ?? defaultPriority(operation.entityType));
 
 /** CRITICAL for what is, for what something critical waits for, and for what shares an atomic batch with such. */
-function lanesOf(numbered: readonly Numbered[], waited: WaitedFor): ReadonlyMap<Candidate, SyncLane> {
+function lanesOf(numbered: readonly Numbered[], findings: Findings): ReadonlyMap<Candidate, SyncLane> {
   const critical = new Set(
     numbered
       .map(({ candidate }) => candidate)
       .filter(
         (candidate) =>
-          priorityOf(candidate) === 'CRITICAL' || waited.get(candidate.operationId) === 'CRITICAL',
+          priorityOf(candidate) === 'CRITICAL' || findings.get(candidate.position)?.waitedIn === 'CRITICAL',
       ),
   );
   const batches = new Set(
@@ -328,51 +233,78 @@ function lanesOf(numbered: readonly Numbered[], waited: WaitedFor): ReadonlyMap<
   );
 }
 
-interface OperationTime {
-  readonly effectiveAt: Timestamp | null;
-  readonly skewMs: number | null;
-}
-const NO_TIME: OperationTime = { effectiveAt: null, skewMs: null };
+const NO_TIME: CorrectedTime = { effectiveAt: null, measuredAt: null, skewMs: null };
 
-/** When each operation took place by the server's clock, as far as the device's clocks tell. */
-function timesOf(context: SyncContext, numbered: readonly Numbered[], { sentAt }: QueueOptions) {
+interface StreamTime {
+  readonly clock: LockedStream['clock'];
+  readonly skewMs: number | null;
+  /** Of all that the stream has. */
+  readonly lastEffectiveAt: Timestamp | null;
+  /** Of what was looked at, in the order of the numbers. */
+  readonly reached: Timestamp | null;
+}
+
+/**
+ * When each operation took place by the server's clock, as far as the device's clocks tell: not before what has a smaller
+ * number in its stream, nor after what has a greater, in whatever order they arrive.
+ */
+function timesOf(
+  context: SyncContext,
+  numbered: readonly Numbered[],
+  given: { readonly findings: Findings; readonly streams: Streams; readonly options: QueueOptions },
+) {
+  const { findings, options } = given;
   const receivedAt = context.clock.now().toISOString();
-  const of = new Map<Candidate, OperationTime>();
-  const streams = new Map<
-    LockedStream,
-    { clock: LockedStream['clock'] } & OperationTime & { lastEffectiveAt: Timestamp | null }
-  >();
-  for (const { candidate, stream } of numbered) {
-    const before = streams.get(stream) ?? {
-      clock: sentAt === undefined ? stream.clock : observe(stream.clock, sentAt, receivedAt),
-      lastEffectiveAt: stream.lastEffectiveAt,
-      ...NO_TIME,
-    };
-    const { lastEffectiveAt } = before;
-    const time = correct(before.clock, candidate.operation.stamp, { receivedAt, lastEffectiveAt });
+  const { sentAt } = options;
+  const of = new Map<Candidate, CorrectedTime>();
+  const streams = new Map<LockedStream, StreamTime>(
+    [...given.streams.values()].map((stream) => [
+      stream,
+      {
+        clock: sentAt === undefined ? stream.clock : observe(stream.clock, sentAt, receivedAt),
+        lastEffectiveAt: stream.lastEffectiveAt,
+        skewMs: null,
+        reached: null,
+      },
+    ]),
+  );
+  for (const { candidate, stream, sequenceNumber } of numbered) {
+    const before = streams.get(stream);
+    if (before === undefined) continue;
+    const finding = findings.get(candidate.position);
+    const late = sequenceNumber <= highest(stream);
+    const time = correct(before.clock, candidate.operation.stamp, {
+      receivedAt,
+      lastEffectiveAt: latest(before.reached, late ? finding?.effectiveBefore : stream.lastEffectiveAt),
+      nextEffectiveAt: late ? (finding?.effectiveAfter ?? null) : null,
+    });
     of.set(candidate, time);
     streams.set(stream, {
-      ...before,
+      clock: before.clock,
       skewMs: time.skewMs ?? before.skewMs,
-      lastEffectiveAt: time.effectiveAt ?? lastEffectiveAt,
+      lastEffectiveAt: latest(before.lastEffectiveAt, time.effectiveAt),
+      reached: latest(before.reached, time.effectiveAt),
     });
   }
   return { of, streams };
 }
 
+const latest = (a: Timestamp | null, b: Timestamp | null | undefined): Timestamp | null =>
+  a === null || (b != null && b > a) ? (b ?? null) : a;
+
 function rowOf(
   context: SyncContext,
   actor: Actor,
   { candidate, stream, sequenceNumber }: Numbered,
-  place: { readonly previousOperationId: UUID | null; readonly lane: SyncLane; readonly time: OperationTime },
+  place: Pick<NewOperation, 'previousOperationId' | 'follows' | 'lane'> & { readonly time: CorrectedTime },
 ): NewOperation {
   const { operation, entity, key } = candidate;
   const { payload } = operation;
   const now = context.clock.now();
   const priority = priorityOf(candidate);
   const occurredAt = operation.occurredAt ?? operation.stamp?.wallTime ?? now.toISOString();
-  const effectiveAt = place.time.effectiveAt;
-  const old = now.getTime() - Date.parse(effectiveAt ?? occurredAt) > context.limits.maxOfflineMs;
+  const { effectiveAt, measuredAt, skewMs } = place.time;
+  const old = now.getTime() - Date.parse(measuredAt ?? occurredAt) > context.limits.maxOfflineMs;
   const held = candidate.held ?? (old ? 'TOO_OLD' : null);
   const approval =
     operation.requiresApproval === true ||
@@ -382,7 +314,7 @@ function rowOf(
       payload,
       userId: actor.userId,
     }) === true;
-  const waits = approval && priority !== 'CRITICAL';
+  const waits = approval && place.lane !== 'CRITICAL';
   return {
     id: uuidv7(),
     streamId: stream.id,
@@ -406,10 +338,11 @@ function rowOf(
       operation.operation === 'PATCH' || operation.operation === 'UPDATE' ? Object.keys(payload) : ['*'],
     dependsOn: operation.dependsOn,
     previousOperationId: place.previousOperationId,
+    follows: place.follows,
     disjointProceeds: entity?.options.disjointProceed === true && operation.batchSize === undefined,
     occurredAt,
     effectiveAt,
-    clockSkewMs: place.time.skewMs,
+    clockSkewMs: skewMs,
     clientStamp: operation.stamp ?? null,
     status: held !== null ? 'PARKED' : waits ? 'WAITING_APPROVAL' : 'PENDING',
     statusReason: held ?? (waits ? 'APPROVAL' : null),

@@ -27,7 +27,7 @@ export async function prepare(
   if (payload === undefined) return endOf(operation, 'PARKED', 'SCHEMA_UNKNOWN');
   if (payload === null) return rejection(operation, 'VALIDATION_FAILED');
   const waits = operation.requiresApproval && operation.approvedBy === null;
-  if (waits && operation.priority !== 'CRITICAL') return endOf(operation, 'WAITING_APPROVAL', 'APPROVAL');
+  if (waits && operation.lane !== 'CRITICAL') return endOf(operation, 'WAITING_APPROVAL', 'APPROVAL');
   const actor = await actorFor(context, operation);
   if (actor === undefined) return endOf(operation, 'PARKED', 'ACTOR_UNKNOWN');
   const allowed = actor.permissions.some((held) => held === 'sync:write' || held === 'sync:admin');

@@ -7,10 +7,14 @@ import { type OfflineSyncQueue, type ProcessingSummary, SYNC_LANES } from '../ty
 import type { SyncContext } from './sync-context.ts';
 import { applyClaimed, drainStream } from './sync-drain.ts';
 import { afterEnds } from './sync-follow-up.ts';
+import { putRight } from './sync-sweeper.ts';
 
 const NEVER = new AbortController().signal;
 
-/** Applies what a device has handed in until nothing of it is ready. */
+/**
+ * Applies what a device has handed in until nothing of it is ready. What is left is looked after as a worker's sweeper
+ * would: it expires, is parked, is shown as held up, or goes on.
+ */
 export async function processDevice(
   context: SyncContext,
   actor: Actor,
@@ -21,19 +25,27 @@ export async function processDevice(
   const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
   const userId = actor.permissions.includes('sync:admin') ? undefined : actor.userId;
   const ends: OperationEnd[] = [];
-  let worked = true;
-  while (worked && !signal.aborted) {
-    worked = false;
-    for (const streamId of await repository.streamsOfDevice(deviceId, userId)) {
-      for (const lane of SYNC_LANES) {
-        const work = { organizationId, streamId, lane };
-        const turn = await drainStream(context, work, { until: 'EMPTY', signal });
-        ends.push(...turn.ends);
-        worked ||= turn.ends.some(({ status }) => status !== 'PENDING');
+  const drain = async (): Promise<void> => {
+    let worked = true;
+    while (worked && !signal.aborted) {
+      worked = false;
+      for (const streamId of await repository.streamsOfDevice(deviceId, userId)) {
+        for (const lane of SYNC_LANES) {
+          const work = { organizationId, streamId, lane };
+          const turn = await drainStream(context, work, { until: 'EMPTY', signal });
+          ends.push(...turn.ends);
+          worked ||= turn.ends.some(({ status }) => status !== 'PENDING');
+        }
       }
     }
+  };
+  await drain();
+  let remaining = await repository.findPendingOperations(deviceId);
+  if (remaining.length > 0 && !signal.aborted) {
+    const freed = await putRight(context, await repository.streamsOfDevice(deviceId, userId));
+    if (freed.length > 0) await drain();
+    remaining = await repository.findPendingOperations(deviceId);
   }
-  const remaining = await repository.findPendingOperations(deviceId);
   const own = remaining.filter((operation) => userId === undefined || operation.userId === userId);
   return { ...summaryOf(ends), remaining: own.length };
 }

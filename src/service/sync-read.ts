@@ -1,3 +1,4 @@
+import type { Transaction } from '../repository/database.ts';
 import { syncOutcomes } from '../repository/sync-outcome.ts';
 import type { Actor } from '../types/actor.ts';
 import { DataProtectionError, ValidationError } from '../types/errors.ts';
@@ -5,6 +6,7 @@ import type { OfflineEntity } from '../types/offline-sync.ts';
 import type { HandlerContext } from '../types/sync-handler.ts';
 import { normalizeEntityType } from '../utils/entity-type.ts';
 import type { SyncContext } from './sync-context.ts';
+import type { SyncEntity } from './sync-entities.ts';
 import { Subject } from './sync-subject.ts';
 
 const MOST_ENTITIES = 500;
@@ -44,7 +46,7 @@ export async function readEntities(
  * The entities that the actor may see, each at its version. One that the host has changed without the library, or that
  * it hands out for the first time, gets its version here; so the row is read again under the lock of the version.
  */
-export async function readSubjects(
+async function readSubjects(
   context: SyncContext,
   actor: Actor,
   entityType: string,
@@ -60,36 +62,68 @@ export async function readSubjects(
       { path: 'entityIds', message: 'Is no list of up to 500 ids.', remedy: 'Ask in several calls.' },
     ]);
   }
-  const shape = await entity.shape();
   const { organizationId } = actor;
   return context.db.withTransaction(
     async (transaction) => {
-      const handler: HandlerContext = {
-        organizationId,
-        actor,
-        tx: transaction.host,
-        now: context.clock.now(),
-      };
+      const handler = handlerContext(context, actor, transaction);
       const seen = await entity.handler.load([...new Set(entityIds)], handler, 'READ');
       const ids = [...seen].flatMap(([id, { visible, deleted }]) => (visible && !deleted ? [id] : []));
       if (ids.length === 0) return new Map();
-      const outcomes = syncOutcomes(transaction);
-      const keys = ids.map((entityId) => ({ entityType: type, entityId }));
-      const states = await outcomes.lockStates(organizationId, keys);
-      const loaded = await entity.handler.load(ids, handler, 'READ');
-      const subjects = states
-        .map((state) => ({
-          id: state.entityId,
-          type,
-          subject: new Subject(state, loaded.get(state.entityId), shape),
-        }))
-        .filter(({ subject }) => subject.presence === 'VISIBLE');
-      const changed = subjects.flatMap(({ subject }) => subject.changedState ?? []);
-      if (changed.length > 0) await outcomes.writeStates(organizationId, changed);
-      return new Map(subjects.map(({ id, ...rest }) => [id, rest]));
+      const subjects = await lockSubjects(transaction, entity, ids, handler);
+      return new Map(
+        [...subjects]
+          .filter(([, subject]) => subject.presence === 'VISIBLE')
+          .map(([id, subject]) => [id, { type, subject }]),
+      );
     },
     tenantSettings(context, organizationId),
   );
+}
+
+/** The version of an entity as the actor sees it, also of one that was deleted; 0: to him it was never there. */
+export async function versionOf(
+  context: SyncContext,
+  actor: Actor,
+  entityType: string,
+  entityId: string,
+): Promise<number> {
+  const entity = context.entities.get(entityType);
+  if (entity === undefined) {
+    throw new DataProtectionError('The entity type is not registered for sync', 'ENTITY_UNKNOWN');
+  }
+  return context.db.withTransaction(
+    async (transaction) => {
+      const handler = handlerContext(context, actor, transaction);
+      const subjects = await lockSubjects(transaction, entity, [entityId], handler);
+      return subjects.get(entityId)?.version ?? 0;
+    },
+    tenantSettings(context, actor.organizationId),
+  );
+}
+
+async function lockSubjects(
+  transaction: Transaction,
+  entity: SyncEntity,
+  ids: readonly string[],
+  handler: HandlerContext,
+): Promise<ReadonlyMap<string, Subject>> {
+  const shape = await entity.shape();
+  const outcomes = syncOutcomes(transaction);
+  const { organizationId } = handler;
+  const keys = ids.map((entityId) => ({ entityType: entity.type, entityId }));
+  const states = await outcomes.lockStates(organizationId, keys);
+  const loaded = await entity.handler.load(ids, handler, 'READ');
+  const subjects = new Map(
+    states.map((state) => [state.entityId, new Subject(state, loaded.get(state.entityId), shape)]),
+  );
+  const changed = [...subjects.values()].flatMap((subject) => subject.changedState ?? []);
+  if (changed.length > 0) await outcomes.writeStates(organizationId, changed);
+  return subjects;
+}
+
+function handlerContext(context: SyncContext, actor: Actor, transaction: Transaction): HandlerContext {
+  const { organizationId } = actor;
+  return { organizationId, actor, tx: transaction.host, now: context.clock.now() };
 }
 
 /** The host's settings for one organization's transaction. */

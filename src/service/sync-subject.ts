@@ -1,7 +1,10 @@
 import type { EntityState } from '../repository/sync-outcome.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
-import type { EntityShape, LoadedEntity } from '../types/sync-handler.ts';
+import type { EntityChange, EntityShape, LoadedEntity } from '../types/sync-handler.ts';
 import { rowHash } from './sync-bases.ts';
+
+/** Stands for every column that has no time of its own. */
+const WHOLE = '';
 
 /** An entity while operations are applied to it: its row and its version, both locked. */
 export class Subject {
@@ -26,16 +29,17 @@ export class Subject {
   #notice(loaded: LoadedEntity | undefined): void {
     const hash = this.#presentHash();
     if (hash === this.#state.rowHash) return;
-    this.#move(hash, loaded?.updatedAt ?? null);
+    const at = Date.parse(loaded?.updatedAt ?? '');
+    this.#move(hash, { [WHOLE]: Number.isNaN(at) ? null : new Date(at).toISOString() });
   }
 
   #presentHash(): string | null {
     return this.#presence === 'VISIBLE' && this.#row !== null ? rowHash(this.#row, this.shape) : null;
   }
 
-  #move(hash: string | null, effectiveAt: string | null): void {
+  #move(hash: string | null, times: EntityState['times']): void {
     const version = this.#state.version + 1;
-    this.#state = { ...this.#state, version, rowHash: hash, deleted: hash === null, effectiveAt };
+    this.#state = { ...this.#state, version, rowHash: hash, deleted: hash === null, times };
     this.#changed = true;
   }
 
@@ -48,18 +52,19 @@ export class Subject {
     return this.#row;
   }
 
+  /** 0 also of what may not be seen: to the actor it was never there. */
   get version(): number {
-    return this.#state.version;
+    return this.#presence === 'HIDDEN' ? 0 : this.#state.version;
   }
 
-  /** When it last changed; null: nobody knows. */
-  get effectiveAt(): string | null {
-    return this.#state.effectiveAt;
+  /** When a column last changed, or (an empty text) any of them; null: nobody knows. */
+  changedAt(column: string): string | null {
+    return changedAt(this.#state, column);
   }
 
   /** Whether there ever was one. */
   get everExisted(): boolean {
-    return this.#state.version > 0;
+    return this.version > 0;
   }
 
   /** The state, where it is to be written. */
@@ -67,12 +72,24 @@ export class Subject {
     return this.#changed ? this.#state : undefined;
   }
 
-  /** Notes what was written. */
-  write(row: EntityRow | null, effectiveAt: string | null): void {
+  /** Notes what was written, and when that took effect. */
+  write(
+    { kind, changed }: Pick<EntityChange, 'kind' | 'changed'>,
+    row: EntityRow | null,
+    at: string | null,
+  ): void {
     this.#row = row;
     this.#presence = row === null ? 'DELETED' : 'VISIBLE';
-    this.#move(this.#presentHash(), effectiveAt);
+    const own = Object.fromEntries(changed.map((column) => [column, at]));
+    this.#move(this.#presentHash(), kind === 'UPDATE' ? { ...this.#state.times, ...own } : { [WHOLE]: at });
   }
+}
+
+/** When a column last changed, or (an empty text) any of them; null: nobody knows. */
+export function changedAt({ times }: Pick<EntityState, 'times'>, column: string): string | null {
+  if (column !== WHOLE) return (Object.hasOwn(times, column) ? times[column] : times[WHOLE]) ?? null;
+  const all = Object.values(times);
+  return all.includes(null) ? null : (all.toSorted().at(-1) ?? null);
 }
 
 function presenceOf(loaded: LoadedEntity | undefined): 'VISIBLE' | 'HIDDEN' | 'DELETED' | 'ABSENT' {

@@ -1,7 +1,6 @@
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
-import { type SweptOperation, type SyncSweep, syncSweep } from '../repository/sync-sweep.ts';
+import { type Holder, type SweptOperation, syncSweep } from '../repository/sync-sweep.ts';
 import type { UUID } from '../types/ids.ts';
-import type { SyncQueueStatus } from '../types/offline-sync.ts';
 import { type SyncContext, wakeStreams } from './sync-context.ts';
 import type { SyncDelays } from './sync-delays.ts';
 import { showMissing } from './sync-missing.ts';
@@ -20,25 +19,8 @@ export async function sweepSync(
 ): Promise<void> {
   const sweep = syncSweep(context.db);
   const { limits, clock } = context;
-  const released = await sweep.releaseExpired();
-  await sweep.parkPoisoned();
-  await sweep.expireOverdue();
   await sweep.breakCycles();
-  await showMissing(context);
-  const known = [...context.entities.values()].flatMap((entity) =>
-    entity.versions.map((schemaVersion) => ({ entityType: entity.type, schemaVersion })),
-  );
-  await block(context, await sweep.unshownHolders());
-  for (const organizationId of await sweep.organizationsToNumber()) {
-    await createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' }).numberConflicts();
-  }
-  const freed = [
-    ...released,
-    ...(await sweep.predecessorsArrived()),
-    ...(await sweep.raiseLanes()),
-    ...(await sweep.releaseBlocked()),
-    ...(await sweep.takeUpKnown(known)),
-  ];
+  const freed = [...(await putRight(context)), ...(await sweep.raiseLanes())];
   await wakeStreams(context, distinct(freed));
   await delays.tell(context);
   const before = new Date(clock.now().getTime() - limits.historyMs).toISOString();
@@ -52,16 +34,40 @@ export async function sweepSync(
   }
 }
 
+/**
+ * Puts right what was left behind in these streams, or in all. Gives what can go on, for a start: each of it stands for
+ * its stream.
+ */
+export async function putRight(
+  context: SyncContext,
+  streamIds?: readonly UUID[],
+): Promise<readonly SweptOperation[]> {
+  const sweep = syncSweep(context.db, streamIds);
+  const released = await sweep.releaseExpired(context.limits.leaseMs);
+  await sweep.parkPoisoned();
+  await sweep.reopenPoisoned();
+  await sweep.expireOverdue();
+  await showMissing(context, streamIds);
+  const known = [...context.entities.values()].flatMap((entity) =>
+    entity.versions.map((schemaVersion) => ({ entityType: entity.type, schemaVersion })),
+  );
+  await block(context, await sweep.unshownHolders());
+  for (const organizationId of await sweep.organizationsToNumber()) {
+    await createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' }).numberConflicts();
+  }
+  return [
+    ...released,
+    ...(await sweep.predecessorsArrived()),
+    ...(await sweep.takeUpKnown(known)),
+    ...(await sweep.releaseBlocked()),
+  ];
+}
+
 /** Shows what operations hold up. */
-async function block(
-  { db }: SyncContext,
-  holders: Awaited<ReturnType<SyncSweep['unshownHolders']>>,
-): Promise<void> {
-  const reasonOf = ({ status }: { status: SyncQueueStatus }) =>
-    status === 'CONFLICT' ? 'PREDECESSOR_CONFLICT' : 'PREDECESSOR_FAILED';
+async function block({ db }: SyncContext, holders: readonly Holder[]): Promise<void> {
   for (const [organizationId, own] of Map.groupBy(holders, (one) => one.organizationId)) {
     const repository = createOfflineSyncRepository(db, { organizationId, branchIds: 'ALL' });
-    for (const [reason, operations] of Map.groupBy(own, reasonOf)) {
+    for (const [reason, operations] of Map.groupBy(own, (one) => one.reason)) {
       await repository.blockDescendants(
         operations.map(({ id }) => id),
         reason,

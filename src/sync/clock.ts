@@ -43,16 +43,19 @@ export function observe(state: Json, sentAt: ClientStamp, receivedAt: Timestamp)
 export interface CorrectedTime {
   /** null: nothing was received from that boot of the device, so that nobody knows. */
   readonly effectiveAt: Timestamp | null;
+  /** The same by its clocks alone, whatever happened before and after it. */
+  readonly measuredAt: Timestamp | null;
   /** How far the device's wall clock was ahead then; null: not known. */
   readonly skewMs: number | null;
 }
 
-const UNKNOWN: CorrectedTime = { effectiveAt: null, skewMs: null };
+const UNKNOWN: CorrectedTime = { effectiveAt: null, measuredAt: null, skewMs: null };
 
 /**
  * When something happened that a device stamped. The message that took the least time to arrive tells most about the
- * clocks, so the smallest of the last offsets counts. Never later than it was received, and, within that, never earlier
- * than `lastEffectiveAt`, the time of the operation before it in the stream. Never throws, whatever a device says.
+ * clocks, so the smallest of the last offsets counts. Never later than it was received or than `nextEffectiveAt`, the time
+ * of the operation after it in the stream where that has arrived already, and, within that, never earlier than
+ * `lastEffectiveAt`, the time of the one before it. Never throws, whatever a device says.
  */
 export function correct(
   state: Json,
@@ -60,7 +63,12 @@ export function correct(
   {
     receivedAt,
     lastEffectiveAt,
-  }: { readonly receivedAt: Timestamp; readonly lastEffectiveAt: Timestamp | null },
+    nextEffectiveAt = null,
+  }: {
+    readonly receivedAt: Timestamp;
+    readonly lastEffectiveAt: Timestamp | null;
+    readonly nextEffectiveAt?: Timestamp | null;
+  },
 ): CorrectedTime {
   const read = StampSchema.safeParse(stamp);
   if (!read.success) return UNKNOWN;
@@ -70,11 +78,14 @@ export function correct(
   const received = Date.parse(receivedAt);
   const time = Math.min(Math.floor(monotonicMs + Math.min(...boot.offsets)), received);
   const last = lastEffectiveAt === null ? Number.NEGATIVE_INFINITY : Date.parse(lastEffectiveAt);
-  const effectiveAt = toTimestamp(new Date(Math.min(Math.max(time, last), received)));
+  const next = nextEffectiveAt === null ? received : Math.min(received, Date.parse(nextEffectiveAt));
+  const effectiveAt = toTimestamp(new Date(Math.min(Math.max(time, last), next)));
+  const measuredAt = toTimestamp(new Date(time));
   const wall = toTimestamp(wallTime);
   return {
     effectiveAt: effectiveAt ?? null,
-    skewMs: wall === undefined || toTimestamp(new Date(time)) === undefined ? null : Date.parse(wall) - time,
+    measuredAt: measuredAt ?? null,
+    skewMs: wall === undefined || measuredAt === undefined ? null : Date.parse(wall) - time,
   };
 }
 

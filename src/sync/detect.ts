@@ -105,8 +105,12 @@ type Writing = Exclude<SyncOperation, 'DELETE'>;
 
 /** To the actor it was never there, except where he wants its id for something of his. */
 function onHidden(input: DetectionInput): Detection {
-  const { operation } = input;
-  if (operation === 'DELETE') return NOTHING;
+  const { operation, base } = input;
+  if (operation === 'DELETE') {
+    // What he was given once and may not see any more is not deleted by him.
+    if (!base.known || base.row === null) return NOTHING;
+    return { ...conflict(input, 'DEPENDENCY', 'NEVER_EXISTED'), client: null, creatable: false };
+  }
   if (operation === 'UPDATE' || operation === 'PATCH')
     return conflictOnNothing(input, operation, 'DEPENDENCY');
   return { kind: 'REJECT', code: 'ENTITY_ID_TAKEN' };

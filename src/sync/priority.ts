@@ -40,6 +40,14 @@ export function defaultPriority(entityType: string): SyncPriority {
   return OF_ENTITY_TYPE.get(normalizeEntityType(entityType)) ?? 'NORMAL';
 }
 
+/**
+ * The priority that an operation gets: the one that a device asks for, else its entity's own. CRITICAL is only what the
+ * entity is: asked for with another entity it counts as HIGH, so that no device passes by approvals and expiry.
+ */
+export function admittedPriority(asked: SyncPriority | undefined, own: SyncPriority): SyncPriority {
+  return asked === 'CRITICAL' && own !== 'CRITICAL' ? 'HIGH' : (asked ?? own);
+}
+
 /** What the order in a queue follows from. */
 export interface SortableOperation extends DependentOperation {
   readonly priority: SyncPriority;

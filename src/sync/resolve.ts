@@ -35,7 +35,7 @@ export type Resolution =
 /** What a decision needs of a conflict. */
 export type Disputed = Pick<
   DetectedConflict,
-  'base' | 'baseKnown' | 'client' | 'server' | 'fields' | 'rules'
+  'type' | 'base' | 'baseKnown' | 'client' | 'server' | 'fields' | 'rules'
 >;
 
 export interface AutomaticOptions {
@@ -43,9 +43,11 @@ export interface AutomaticOptions {
   readonly strategies: readonly ConflictStrategy[];
   /** By JSON Pointer, for the path and all in it; the longest counts. An empty text: for deletions too. */
   readonly fieldStrategies: { readonly [path: string]: ConflictStrategy };
-  /** Whose change is the newer one. */
-  readonly newest: Side | 'UNKNOWN';
+  /** Whose change of a path is the newer one; of an empty text: of the whole. */
+  readonly newest: Newest;
 }
+
+export type Newest = (path: string) => Side | 'UNKNOWN';
 
 /**
  * Decides a conflict by strategies, or leaves it to a person. Where nobody knows what the client started from, or the
@@ -82,9 +84,19 @@ function byStrategy(
   if (conflict.type === 'DEPENDENCY') return 'The entity was never there.';
   if (strategy === 'CUSTOM') return 'HOST';
   if (strategy === 'FIELD_LEVEL_MERGE') return byField(conflict, options);
-  if (options.newest === 'UNKNOWN') return 'The clocks do not tell which is newer.';
-  return allTo(options.newest, conflict, strategy);
+  return byNewest(conflict, options.newest) ?? 'The clocks do not tell which is newer.';
 }
+
+/** Every conflicting field to whoever changed it later. */
+function byNewest(conflict: Disputed, newest: Newest): Resolved | undefined {
+  const sides = new Map(disputedPaths(conflict).map((path) => [path, newest(path)]));
+  if ([...sides.values()].includes('UNKNOWN')) return undefined;
+  return byChoice(conflict, 'NEWEST_WINS', (path) => (sides.get(path) === 'CLIENT' ? 'CLIENT' : 'SERVER'));
+}
+
+/** Where one side has deleted the entity, all of it. */
+const disputedPaths = ({ client, server, fields }: Disputed): readonly string[] =>
+  client === null || server === null ? [ALL] : fields.map(({ path }) => path);
 
 /** Every conflicting field by a strategy of its own. */
 function byField(
@@ -92,15 +104,18 @@ function byField(
   { fieldStrategies, newest }: AutomaticOptions,
 ): Resolved | 'HOST' | string {
   const rules = pathRules(fieldStrategies);
-  const ofRow = conflict.client === null || conflict.server === null;
-  const paths = ofRow ? [''] : conflict.fields.map(({ path }) => path);
   const sides = new Map<string, Side | 'HOST' | undefined>(
-    paths.map((path) => [path, decidedSide(ruleFor(rules, stepsOf(path) ?? [])?.value, newest)]),
+    disputedPaths(conflict).map((path) => [
+      path,
+      decidedSide(ruleFor(rules, stepsOf(path) ?? [])?.value, newest(path)),
+    ]),
   );
   const decided = [...sides.values()];
   if (decided.includes(undefined)) return 'Not every field has a strategy that decides it.';
   if (decided.includes('HOST')) return 'HOST';
-  return byChoice(conflict, (path) => (sides.get(path) === 'CLIENT' ? 'CLIENT' : 'SERVER'));
+  return byChoice(conflict, 'FIELD_LEVEL_MERGE', (path) =>
+    sides.get(path) === 'CLIENT' ? 'CLIENT' : 'SERVER',
+  );
 }
 
 function decidedSide(
@@ -128,25 +143,27 @@ export interface PersonalDecision {
   /** With MANUAL and CUSTOM. Columns that are left out stay as the server has them; null: deleted. */
   readonly data?: EntityRow | null | undefined;
   /** With NEWEST_WINS. */
-  readonly newest?: Side | 'UNKNOWN' | undefined;
+  readonly newest?: Newest | undefined;
 }
 
 /**
  * Carries out what a person has decided, over the server's row as the conflict has it. Also for what a host's own merge
- * gives: CUSTOM. undefined: it decides nothing, since `data` is missing, or nobody knows which is newer.
+ * gives: CUSTOM. undefined: it decides nothing, since `data` is missing, nobody knows which is newer, or what is to be
+ * deleted may not be seen by who asked for it.
  */
 export function resolveByPerson(conflict: Disputed, decision: PersonalDecision): Resolved | undefined {
   const { strategy, fields = {}, data, newest } = decision;
+  if (isDeletionOfUnseen(conflict) && strategy !== 'SERVER_WINS') return undefined;
   switch (strategy) {
     case 'CLIENT_WINS':
       return allTo('CLIENT', conflict, strategy);
     case 'SERVER_WINS':
       return allTo('SERVER', conflict, strategy);
     case 'NEWEST_WINS':
-      return newest === 'CLIENT' || newest === 'SERVER' ? allTo(newest, conflict, strategy) : undefined;
+      return newest === undefined ? undefined : byNewest(conflict, newest);
     case 'FIELD_LEVEL_MERGE': {
       const rules = pathRules(fields);
-      return byChoice(conflict, (path) => ruleFor(rules, stepsOf(path) ?? [])?.value ?? 'CLIENT');
+      return byChoice(conflict, strategy, (path) => ruleFor(rules, stepsOf(path) ?? [])?.value ?? 'CLIENT');
     }
     default:
       return data === undefined ? undefined : asGiven(conflict, data, strategy);
@@ -166,9 +183,8 @@ function allTo(side: Side, conflict: Disputed, strategy: ConflictStrategy): Reso
 }
 
 /** Where one side has deleted the entity, that is the only choice there is. */
-function byChoice(conflict: Disputed, sideOf: (path: string) => Side): Resolved {
+function byChoice(conflict: Disputed, strategy: ConflictStrategy, sideOf: (path: string) => Side): Resolved {
   const { client, server, rules } = conflict;
-  const strategy = 'FIELD_LEVEL_MERGE';
   if (client === null || server === null) return allTo(sideOf(ALL), conflict, strategy);
   const { merged, conflicts } = mergeVersions({ ...conflict, client, server }, rules, sideOf);
   const lost = conflicts.map(({ path }) => path).filter((path) => sideOf(path) === 'SERVER');
@@ -203,10 +219,13 @@ function givenRow({ server, rules }: Disputed, data: EntityRow): EntityRow {
   };
 }
 
+/** Of what was once given to the client, and may not be seen by him any more: it stays as it is. */
+const isDeletionOfUnseen = ({ type, client }: Disputed): boolean => type === 'DEPENDENCY' && client === null;
+
 /** All that the client changed and the server does not have. */
 function changesOfClient(conflict: Disputed): readonly string[] {
   const { client, server, fields, rules } = conflict;
-  if (client === null) return server === null ? [] : [ALL];
+  if (client === null) return server === null && !isDeletionOfUnseen(conflict) ? [] : [ALL];
   if (server === null) return fields.length === 0 ? [ALL] : fields.map(({ path }) => path);
   return mergeVersions({ ...conflict, client, server }, rules).outstanding;
 }
@@ -230,7 +249,7 @@ function settled(
   };
 
   function outcomeOf(): Resolved['outcome'] {
-    if (client === null) return row === null ? 'APPLIED' : 'SUPERSEDED';
+    if (client === null) return row === null && superseded.length === 0 ? 'APPLIED' : 'SUPERSEDED';
     if (superseded.length > 0) return write === undefined ? 'SUPERSEDED' : 'MERGED';
     return row !== null && differences(row, client, rules.shape).length === 0 ? 'APPLIED' : 'MERGED';
   }

@@ -320,7 +320,7 @@ export const ERROR_CODES = {
     retryable: false,
   },
   CONFLICT_STALE: {
-    happened: 'The entity has changed since the person looked at it; nothing was decided.',
+    happened: 'The entity or the operation has changed since the person looked at it; nothing was decided.',
     remedy: 'Show the conflict or operation as it is now, and decide again.',
     retryable: false,
   },

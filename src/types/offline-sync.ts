@@ -121,8 +121,9 @@ export interface QueueOperationInput {
   /** What the client changed. */
   readonly previousVersion?: Partial<DataVersion>;
   /**
-   * The one before it on the same entity in its stream. null: there is none, it starts from `previousVersion`. Where left
-   * out, the last one there: clients should say, since only they know.
+   * The one before it on the same entity, of the same user and installation. null: there is none, it starts from
+   * `previousVersion`; what is open on the entity in its stream it does not overtake. Where left out, the last one there:
+   * clients should say, since only they know.
    */
   readonly previousOperationId?: UUID | null;
   /** Operations that must have ended well before. */
@@ -131,7 +132,7 @@ export interface QueueOperationInput {
   readonly batchId?: UUID;
   /** With it, the batch is atomic: as many operations, applied all or none. 1 to 50. */
   readonly batchSize?: number;
-  /** By entity type where left out. */
+  /** By entity type where left out. CRITICAL counts as HIGH where the entity is not. */
   readonly priority?: SyncPriority;
   /** When it was done, by the device's wall clock; the time of arrival where left out. */
   readonly occurredAt?: Timestamp;
@@ -140,6 +141,7 @@ export interface QueueOperationInput {
   readonly maxRetries?: number;
   readonly requiresApproval?: boolean;
   readonly branchId?: UUID;
+  /** One of the user's own; the one that the device is in where left out. */
   readonly sessionId?: UUID;
   /** The host's own, such as the app's version: JSON of bounded size. */
   readonly metadata?: { readonly [key: string]: Json };
@@ -468,6 +470,13 @@ export interface ProcessingSummary {
 }
 
 /** A corrected operation. */
+export interface ApproveOperationInput {
+  /** The version of the entity that the approver saw; the one that it has now where left out. */
+  readonly seenVersion?: number;
+  /** `updatedAt` of the operation that the approver saw; as it is now where left out. */
+  readonly seenUpdatedAt?: Timestamp;
+}
+
 export interface EditOperationInput {
   readonly payload: EntityRow;
   /** As it was where left out. */

@@ -2,7 +2,8 @@
 export const SYNC_REASONS = {
   RETRY: 'Failed for a reason that may pass; it is tried again at `nextRetryAt`.',
   PARENT_MISSING: 'Refers to a row that is not there (23503); tried again up to `maxRetries`, then parked.',
-  PREDECESSOR_MISSING: 'Waits for an operation that has not arrived; after 24 hours a DEPENDENCY conflict.',
+  PREDECESSOR_MISSING:
+    'Waits for an operation that has not arrived, or for the rest of its atomic batch; after 24 hours a DEPENDENCY conflict.',
   PREDECESSOR_FAILED: 'An operation that it builds on was rejected, cancelled, expired or parked.',
   PREDECESSOR_CONFLICT: 'An operation that it builds on waits for a decision.',
   GROUP_FAILED: 'Another operation of its atomic batch did not succeed; none of them was applied.',

@@ -36,6 +36,7 @@ export { BackupScopeSchema, CustomFilterSchema, RestoreScopeSchema } from './sco
 export { CreateSnapshotSchema } from './snapshot.ts';
 export { StorageDestinationSchema } from './storage-destination.ts';
 export {
+  ApproveOperationSchema,
   DeviceInfoSchema,
   EditOperationSchema,
   ListConflictsSchema,

@@ -5,7 +5,7 @@ import { type Path, showPath } from './path.ts';
 /** Levels of nesting. */
 const MAX_DEPTH = 20;
 const MAX_VALUES = 10_000;
-/** Of JSON text, counted while it is walked. */
+/** Of JSON text in UTF-8, counted while it is walked. */
 const MAX_BYTES = 256 * 1024;
 const MAX_ISSUES = 20;
 const REFUSED_NAMES = new Set(['__proto__', 'constructor', 'prototype']);
@@ -34,6 +34,14 @@ export function checkPayload(input: unknown, at: string): CheckedPayload {
 
 const isRow = (value: unknown): value is EntityRow =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** All that JSON writes as more than one character. */
+const ESCAPED = /["\\\p{Cc}]/u;
+
+/** How many bytes a text takes in JSON. */
+function jsonBytes(text: string): number {
+  return ESCAPED.test(text) ? Buffer.byteLength(JSON.stringify(text)) : Buffer.byteLength(text) + 2;
+}
 
 class Walk {
   readonly issues: ValidationIssue[] = [];
@@ -78,7 +86,7 @@ class Walk {
   }
 
   #text(value: string, path: Path): unknown {
-    this.bytes += value.length + 2;
+    this.bytes += jsonBytes(value);
     if (value.isWellFormed() && !value.includes('\0')) return value;
     return this.refuse(
       path,
@@ -88,7 +96,7 @@ class Walk {
   }
 
   #number(value: number, path: Path): unknown {
-    this.bytes += 8;
+    this.bytes += String(value).length;
     if (!Number.isFinite(value)) return this.refuse(path, 'Is not a finite number.', 'Send null or text.');
     if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
       return this.refuse(path, 'Is a number that JSON does not carry exactly.', 'Send it as text.');
@@ -140,7 +148,7 @@ class Walk {
       } else if (key.length > 200 || !key.isWellFormed() || key.includes('\0')) {
         this.refuse(here, 'Has a name that cannot be stored.', 'Write a name of 1 to 200 characters.');
       } else {
-        this.bytes += key.length + 4;
+        this.bytes += jsonBytes(key) + 2;
         copied[key] = this.copy(item, here);
       }
       if (this.#values > MAX_VALUES) break;

@@ -39,8 +39,18 @@ const type: Read = (value) => {
   return name;
 };
 
+/** Whether an object has so many properties, all its own and to be seen. */
+function isPlain(value: object, fields: number): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return (
+    (prototype === Object.prototype || prototype === null) &&
+    Object.keys(value).length === fields &&
+    Reflect.ownKeys(value).length === fields
+  );
+}
+
 const stamp: Read = (value): ClientStamp | undefined => {
-  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 4) return undefined;
+  if (typeof value !== 'object' || value === null || !isPlain(value, 4)) return undefined;
   const { bootId, monotonicMs, wallTime, counter } = value as Fields;
   const at = time(wallTime);
   const fits = typeof monotonicMs === 'number' && monotonicMs >= 0 && monotonicMs <= Number.MAX_SAFE_INTEGER;
@@ -71,6 +81,15 @@ const READERS: ReadonlyMap<string, Read> = new Map([
   ['sessionId', id],
 ]);
 
+/** undefined also where reading it throws. */
+function readable(read: Read | undefined, value: unknown): unknown {
+  try {
+    return read?.(value);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * The envelope of an operation as clients send it nearly always, in a fraction of the time that the schema takes (2
  * microseconds instead of 12). undefined: it holds something else; then `QueueOperationSchema` judges. What is given is
@@ -81,7 +100,7 @@ export function plainEnvelope(envelope: Fields): Fields | undefined {
   for (const name of Object.keys(envelope)) {
     const given = envelope[name];
     if (given === undefined) continue;
-    const value = READERS.get(name)?.(given);
+    const value = readable(READERS.get(name), given);
     if (value === undefined) return undefined;
     read[name] = value;
   }

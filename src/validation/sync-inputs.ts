@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import {
+  type ApproveOperationInput,
   CONFLICT_STATUSES,
   CONFLICT_STRATEGIES,
   type DeviceInfo,
@@ -75,6 +76,11 @@ export const StartOfflineSessionSchema = z.strictObject({
   networkStatus: optional(NetworkStatusSchema),
   deviceInfo: optional(DeviceInfoSchema),
 }) satisfies z.ZodType<StartOfflineSessionInput>;
+
+export const ApproveOperationSchema = z.strictObject({
+  seenVersion: optional(wholeNumber(0)),
+  seenUpdatedAt: optional(timestamp),
+}) satisfies z.ZodType<ApproveOperationInput>;
 
 export const EditOperationSchema = z.strictObject({
   payload: row,

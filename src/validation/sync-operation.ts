@@ -118,15 +118,13 @@ export type ParsedOperation = Omit<
 };
 
 export type ParsedInput =
+  /** `bytes`: of its JSON, in UTF-8. */
   | { readonly operation: ParsedOperation; readonly bytes: number }
   | {
       readonly issues: readonly ValidationIssue[];
       /** Of the operation that cannot be taken, where it has one. */
       readonly operationId: UUID | undefined;
     };
-
-/** Everything around the rows of an operation, in bytes; an estimate for the limit of a call. */
-const ENVELOPE_BYTES = 300;
 
 /**
  * One operation of a device: its parts checked and copied, nothing of it trusted. The rows (payload and base) are looked
@@ -135,7 +133,7 @@ const ENVELOPE_BYTES = 300;
 export function parseOperation(input: unknown): ParsedInput {
   const operationId = idOf(input);
   const issues: ValidationIssue[] = [];
-  let bytes = ENVELOPE_BYTES;
+  let bytes = 0;
   const take = (value: unknown, at: string): EntityRow => {
     const checked = checkPayload(value, at);
     if ('issues' in checked) {
@@ -153,15 +151,19 @@ export function parseOperation(input: unknown): ParsedInput {
   const { payload, base, version, envelope } = parts;
   const row = payload === undefined ? undefined : take(payload, 'payload');
   const data = base === undefined ? undefined : take(base, 'previousVersion.data');
+  const taken = (parsed: Parsed): ParsedInput => ({
+    operation: completed(parsed, row, data),
+    bytes: bytes + envelopeBytes(parsed),
+  });
   const plain = issues.length === 0 ? plainParts(parts, row) : undefined;
-  if (plain !== undefined) return { operation: completed(plain, row, data), bytes };
+  if (plain !== undefined) return taken(plain);
   try {
     const parsed = parseInput(QueueOperationSchema, 'The operation', {
       ...envelope,
       ...(row === undefined ? {} : { payload: Object.keys(row).length === 0 ? {} : MARK }),
       ...(data === undefined ? {} : { previousVersion: { ...version, data: MARK } }),
     });
-    return issues.length > 0 ? { issues, operationId } : { operation: completed(parsed, row, data), bytes };
+    return issues.length > 0 ? { issues, operationId } : taken(parsed);
   } catch (error) {
     return { issues: [...issues, ...issuesOf(error)], operationId };
   }
@@ -189,6 +191,9 @@ function plainParts(
     Object.keys(others).length === 0;
   return fits ? ({ ...read, previousVersion: { version: number, signature } } as Parsed) : undefined;
 }
+
+/** What an operation without its rows takes in JSON. */
+const envelopeBytes = (parsed: Parsed): number => Buffer.byteLength(JSON.stringify(parsed));
 
 /** With the rows that were looked at by themselves, and the defaults. */
 function completed(parsed: Parsed, row: EntityRow | undefined, data: EntityRow | undefined): ParsedOperation {

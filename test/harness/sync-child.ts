@@ -48,7 +48,7 @@ const protection = await createDataProtection({
         },
       },
     })),
-    limits: { leaseMs: order.leaseMs ?? 300 },
+    limits: { leaseMs: order.leaseMs ?? 1_000 },
   },
   hooks: {
     onSyncStep: (step) => {

@@ -14,7 +14,7 @@ const SCRIPT = fileURLToPath(new URL('../harness/sync-child.ts', import.meta.url
 
 let bench: SyncBench;
 beforeEach(async () => {
-  bench = await createSyncBench({ syncOptions: { limits: { leaseMs: 300 } } });
+  bench = await createSyncBench({ syncOptions: { limits: { leaseMs: 1_000 } } });
   await recordWrites(bench);
 });
 afterEach(() => bench[Symbol.asyncDispose]());
@@ -111,13 +111,13 @@ test('a worker that is slower than its lease is undone where another was there',
       onSyncStep: async (step) => {
         if (step !== 'BEFORE_APPLY' || !slow) return;
         slow = false;
-        await sleep(1_000);
+        await sleep(3_000);
       },
     },
   });
   const { syncActor } = await import('../harness/sync-bench.ts');
   const lagging = other.sync(syncActor(ALICE)).processPendingOperations(device.deviceId);
-  await sleep(500);
+  await sleep(1_500);
   await bench.as(ALICE).processPendingOperations(device.deviceId);
   await lagging;
   const [effects] = await bench.sql<{ n: number }>('SELECT count(*)::int AS n FROM effects');

@@ -96,7 +96,7 @@ test('what has come too late to be of use expires, but for what is critical or d
   const device = new Device();
   const expiresAt = new Date(Date.now() + 1_000).toISOString();
   const late = aNote(device, { expiresAt });
-  const critical = aNote(device, { expiresAt, priority: 'CRITICAL' });
+  const critical = aNote(device, { expiresAt, entityType: 'EVV_RECORD' });
   const unlimited = aNote(device);
   const decided = aNote(device, { expiresAt });
   await handIn(ALICE, late, critical, unlimited, decided);
@@ -139,7 +139,7 @@ test('what a critical operation waits for goes with it, over streams', async () 
   const [first, second] = [new Device(), new Device()];
   const [root, aside] = [aNote(first), aNote(first)];
   const middle = aNote(first, { dependsOn: [root.operationId] });
-  const critical = aNote(second, { dependsOn: [middle.operationId], priority: 'CRITICAL' });
+  const critical = aNote(second, { dependsOn: [middle.operationId], entityType: 'EVV_RECORD' });
   // The predecessors come last: admission could not raise them.
   await handIn(BOB, critical);
   await handIn(ALICE, root, aside, middle);
@@ -177,7 +177,7 @@ test('what workers that died have left is put right', async () => {
   const taken = (claims: number, ...operations: { operationId: string }[]) =>
     bench.sql(
       `UPDATE care_backup.offline_sync_queue SET status = 'IN_PROGRESS', claim_token = gen_random_uuid(), claims = $1,
-              lease_expires_at = now() - interval '1 second' WHERE operation_id = ANY ($2::uuid[])`,
+              lease_expires_at = now() - interval '1 hour' WHERE operation_id = ANY ($2::uuid[])`,
       [claims, operations.map(({ operationId }) => operationId)],
     );
   await taken(3, first);
@@ -194,6 +194,33 @@ test('what workers that died have left is put right', async () => {
   await untilTrue('all are applied', async () =>
     (await standings(first, second, third, last)).every((standing) => standing === 'COMPLETED APPLIED'),
   );
+});
+
+test('a long chain behind one that was refused is shown, and goes on when that does', async () => {
+  const device = new Device();
+  const LENGTH = 1_000;
+  const first = aNote(device);
+  const chain = [first];
+  for (let i = 1; i < LENGTH; i += 1)
+    chain.push(aNote(device, { dependsOn: [chain.at(-1)?.operationId ?? ''] }));
+  const { body: _, ...broken } = first.payload ?? {};
+  await handIn(ALICE, { ...first, payload: broken }, ...chain.slice(1, 500));
+  await handIn(ALICE, ...chain.slice(500));
+  await bench.as(ALICE).processPendingOperations(device.deviceId);
+  const counted = async () => {
+    const all = new Map<string, number>();
+    for (const standing of await standings(...chain))
+      all.set(standing ?? '', (all.get(standing ?? '') ?? 0) + 1);
+    return Object.fromEntries(all);
+  };
+  const blocked = { 'BLOCKED PREDECESSOR_FAILED': LENGTH - 1 };
+  expect(await counted()).toEqual({ 'FAILED REJECTED CONSTRAINT_VIOLATED': 1, ...blocked });
+  expect(await sweepIn().releaseBlocked()).toEqual([]);
+  const manager = bench.as(MANAGER, { permissions: ['sync:admin'] });
+  await manager.editOperation(first.operationId, { payload: first.payload ?? {} });
+  await manager.redriveOperation(first.operationId);
+  await bench.as(ALICE).processPendingOperations(device.deviceId);
+  expect(await counted()).toEqual({ 'COMPLETED APPLIED': LENGTH });
 });
 
 describe('forgetting', () => {

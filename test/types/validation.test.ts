@@ -46,6 +46,7 @@ interface Interfaces {
   readonly ResolveConflictSchema: sync.ResolveConflictInput;
   readonly NetworkStatusSchema: sync.NetworkStatus;
   readonly DeviceInfoSchema: sync.DeviceInfo;
+  readonly ApproveOperationSchema: sync.ApproveOperationInput;
   readonly EditOperationSchema: sync.EditOperationInput;
   readonly ListOperationsSchema: sync.ListOperationsInput;
   readonly ListConflictsSchema: sync.ListConflictsInput;

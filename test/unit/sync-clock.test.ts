@@ -20,6 +20,8 @@ const received = (ms: number, lastEffectiveAt: string | null = null) => ({
   lastEffectiveAt,
 });
 
+const UNKNOWN = { effectiveAt: null, measuredAt: null, skewMs: null };
+
 describe('correct', () => {
   const known = observe([], stamp(60_000), at(60_200));
 
@@ -27,10 +29,12 @@ describe('correct', () => {
     const wallTime = at(1000 + 3_600_000);
     expect(correct(known, stamp(1000, { wallTime }), received(60_200))).toEqual({
       effectiveAt: at(1200),
+      measuredAt: at(1200),
       skewMs: 3_600_000 - 200,
     });
     expect(correct(known, stamp(1000.7, { wallTime: at(0) }), received(60_200))).toEqual({
       effectiveAt: at(1200),
+      measuredAt: at(1200),
       skewMs: -1200,
     });
   });
@@ -48,11 +52,8 @@ describe('correct', () => {
   });
 
   it('does not know of a boot from which nothing was received', () => {
-    expect(correct(known, stamp(1000, { bootId: 'B' }), received(60_200))).toEqual({
-      effectiveAt: null,
-      skewMs: null,
-    });
-    expect(correct(known, undefined, received(60_200))).toEqual({ effectiveAt: null, skewMs: null });
+    expect(correct(known, stamp(1000, { bootId: 'B' }), received(60_200))).toEqual(UNKNOWN);
+    expect(correct(known, undefined, received(60_200))).toEqual(UNKNOWN);
   });
 
   it('knows several boots, the last eight', () => {
@@ -70,6 +71,15 @@ describe('correct', () => {
     expect(correct(known, stamp(80_000), received(60_200)).effectiveAt).toBe(at(60_200));
     expect(correct(known, stamp(1000), received(60_200, at(5000))).effectiveAt).toBe(at(5000));
     expect(correct(known, stamp(1000), received(60_200, at(70_000))).effectiveAt).toBe(at(60_200));
+  });
+
+  it('is not later than the one after it, and measured apart from both', () => {
+    const between = (lastEffectiveAt: string | null, nextEffectiveAt: string | null, ms: number) =>
+      correct(known, stamp(ms), { receivedAt: at(60_200), lastEffectiveAt, nextEffectiveAt });
+    expect(between(null, at(5000), 10_000)).toMatchObject({ effectiveAt: at(5000), measuredAt: at(10_200) });
+    expect(between(at(3000), at(5000), 1000)).toMatchObject({ effectiveAt: at(3000), measuredAt: at(1200) });
+    expect(between(at(3000), at(5000), 4000)).toMatchObject({ effectiveAt: at(4200), measuredAt: at(4200) });
+    expect(between(null, at(90_000), 80_000)).toMatchObject({ effectiveAt: at(60_200) });
   });
 
   it('keeps the skew apart from the order', () => {
@@ -106,7 +116,7 @@ describe('correct', () => {
     ['an endless boot', stamp(1, { bootId: 'x'.repeat(1000) })],
     ['a number for a boot', foreign('{"bootId": 1, "monotonicMs": 1}')],
   ])('neither believes nor keeps a stamp that is %s', (_, odd) => {
-    expect(correct(known, odd, received(60_200))).toEqual({ effectiveAt: null, skewMs: null });
+    expect(correct(known, odd, received(60_200))).toEqual(UNKNOWN);
     expect(observe(known, odd, at(60_200))).toEqual(known);
   });
 
@@ -114,17 +124,18 @@ describe('correct', () => {
     for (const wallTime of ['', 'yesterday', '+275760-09-13T00:00:00.000Z'])
       expect(correct(known, stamp(1000, { wallTime }), received(60_200))).toEqual({
         effectiveAt: at(1200),
+        measuredAt: at(1200),
         skewMs: null,
       });
     expect(
       correct(known, foreign('{"bootId": "A", "monotonicMs": 1000, "wallTime": 5}'), received(60_200)),
-    ).toEqual({ effectiveAt: at(1200), skewMs: null });
+    ).toEqual({ effectiveAt: at(1200), measuredAt: at(1200), skewMs: null });
   });
 
   it('knows nothing of a time that no calendar has', () => {
     const state = observe([], { ...stamp(0), monotonicMs: Number.MAX_SAFE_INTEGER }, at(0));
-    expect(correct(state, stamp(0), received(10))).toEqual({ effectiveAt: null, skewMs: null });
-    expect(correct(state, stamp(0), received(10, at(5)))).toEqual({ effectiveAt: at(5), skewMs: null });
+    expect(correct(state, stamp(0), received(10))).toEqual(UNKNOWN);
+    expect(correct(state, stamp(0), received(10, at(5)))).toEqual({ ...UNKNOWN, effectiveAt: at(5) });
   });
 });
 

@@ -316,10 +316,17 @@ describe('DELETE', () => {
     ['deleted', DELETED],
     ['gone', absent(true)],
     ['never there', absent(false)],
-    ['hidden', HIDDEN],
   ] as const)('is done where it is %s', (_, server) => {
     for (const from of [UNKNOWN, known(base), known(null)])
       expect(detect({ operation, base: from, server })).toEqual({ kind: 'NOTHING' });
+  });
+
+  it('is not done where it is hidden and was given to the client once', () => {
+    for (const from of [UNKNOWN, known(null)])
+      expect(detect({ operation, base: from, server: HIDDEN })).toEqual({ kind: 'NOTHING' });
+    expect(brief(detect({ operation, base: known(base), server: HIDDEN }))).toMatchObject({
+      type: 'DEPENDENCY',
+    });
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import {
+  admittedPriority,
   defaultPriority,
   dueAt,
   PRIORITY_WEIGHTS,
@@ -133,5 +134,19 @@ describe('sortQueueByPriority', () => {
     const begun = performance.now();
     expect(sortQueueByPriority(chain.toReversed())).toEqual(chain);
     expect(performance.now() - begun).toBeLessThan(1000);
+  });
+});
+
+describe('admittedPriority', () => {
+  it.each([
+    [undefined, 'NORMAL', 'NORMAL'],
+    [undefined, 'CRITICAL', 'CRITICAL'],
+    ['LOW', 'CRITICAL', 'LOW'],
+    ['CRITICAL', 'CRITICAL', 'CRITICAL'],
+    ['CRITICAL', 'HIGH', 'HIGH'],
+    ['CRITICAL', 'BACKGROUND', 'HIGH'],
+    ['HIGH', 'LOW', 'HIGH'],
+  ] as const)('%s of an entity that is %s: %s', (asked, own, expected) => {
+    expect(admittedPriority(asked, own)).toBe(expected);
   });
 });

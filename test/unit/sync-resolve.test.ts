@@ -47,7 +47,7 @@ const automatically = (conflict: DetectedConflict, options: Partial<AutomaticOpt
   resolveAutomatically(conflict, {
     strategies: ['FIELD_LEVEL_MERGE'],
     fieldStrategies: {},
-    newest: 'UNKNOWN',
+    newest: () => 'UNKNOWN',
     ...options,
   });
 
@@ -176,15 +176,28 @@ describe('SERVER_WINS', () => {
 });
 
 describe('NEWEST_WINS', () => {
-  it('is one or the other', () => {
+  const strategy = 'NEWEST_WINS';
+
+  it('is one or the other, and keeps what nobody disputes', () => {
     for (const conflict of [FIELDS, UPDATE_DELETE, DELETE_UPDATE, CREATE_CREATE]) {
-      for (const newest of ['CLIENT', 'SERVER'] as const) {
-        const winner = automatically(conflict, { strategies: [`${newest}_WINS`] });
-        const strategy = 'NEWEST_WINS';
+      for (const side of ['CLIENT', 'SERVER'] as const) {
+        const newest = () => side;
+        const winner = automatically(conflict, { fieldStrategies: { '': `${side}_WINS` } });
         expect(automatically(conflict, { strategies: [strategy], newest })).toEqual({ ...winner, strategy });
         expect(resolveByPerson(conflict, { strategy, newest })).toEqual({ ...winner, strategy });
       }
     }
+  });
+
+  it('is decided path by path', () => {
+    const newest = (path: string) => (path === '/a' ? 'CLIENT' : 'SERVER');
+    expect(automatically(FIELDS, { strategies: [strategy], newest })).toMatchObject({
+      row: { a: 3, c: 3 },
+      superseded: ['/doc/x'],
+      outcome: 'MERGED',
+    });
+    const halfKnown = (path: string) => (path === '/a' ? 'CLIENT' : 'UNKNOWN');
+    expect(resolveByPerson(FIELDS, { strategy, newest: halfKnown })).toBeUndefined();
   });
 
   it('decides nothing by clocks that do not tell', () => {
@@ -193,7 +206,7 @@ describe('NEWEST_WINS', () => {
       strategy: 'NEWEST_WINS',
       reason: 'The clocks do not tell which is newer.',
     });
-    expect(resolveByPerson(FIELDS, { strategy: 'NEWEST_WINS', newest: 'UNKNOWN' })).toBeUndefined();
+    expect(resolveByPerson(FIELDS, { strategy: 'NEWEST_WINS', newest: () => 'UNKNOWN' })).toBeUndefined();
     expect(resolveByPerson(FIELDS, { strategy: 'NEWEST_WINS' })).toBeUndefined();
   });
 });
@@ -232,7 +245,7 @@ describe('FIELD_LEVEL_MERGE by strategies', () => {
       superseded: ['/a', '/doc/x'],
       outcome: 'MERGED',
     });
-    const newest = { fieldStrategies: { '': 'NEWEST_WINS' }, newest: 'CLIENT' } as const;
+    const newest = { fieldStrategies: { '': 'NEWEST_WINS' }, newest: () => 'CLIENT' as const } as const;
     expect(automatically(FIELDS, newest)).toMatchObject({ row: { a: 3, doc: { x: 3 } }, superseded: [] });
   });
 
@@ -309,7 +322,7 @@ describe('strategies', () => {
     ['a known base of what is hidden', HIDDEN],
   ])('decide nothing but by name: %s', (_, conflict) => {
     const tried = ['FIELD_LEVEL_MERGE', 'NEWEST_WINS', 'CUSTOM'] as const;
-    const options = { fieldStrategies: { '': 'CLIENT_WINS' }, newest: 'CLIENT' } as const;
+    const options = { fieldStrategies: { '': 'CLIENT_WINS' }, newest: () => 'CLIENT' as const } as const;
     expect(automatically(conflict, { ...options, strategies: tried })).toMatchObject({
       kind: 'MANUAL',
       strategy: 'CUSTOM',

@@ -1,0 +1,156 @@
+import type { LockedStream, SyncAdmission } from '../repository/sync-admission.ts';
+import { findCycle } from '../sync/dependencies.ts';
+import type { UUID } from '../types/ids.ts';
+import { type Candidate, type Identity, notValid, type Refusal, refusal } from './sync-examine.ts';
+import type { Findings } from './sync-known.ts';
+
+/** An operation with its number in its stream. */
+export interface Numbered {
+  readonly candidate: Candidate;
+  readonly stream: LockedStream;
+  readonly sequenceNumber: number;
+}
+
+/** The operation before each one on its entity. */
+export interface Predecessors {
+  /** What it builds on. */
+  readonly previous: ReadonlyMap<Candidate, UUID>;
+  /** What it must not overtake: that, or what has not ended where it starts from something else. */
+  readonly follows: ReadonlyMap<Candidate, UUID>;
+}
+
+const entityName = (stream: LockedStream, { operation }: Candidate): string =>
+  JSON.stringify([stream.id, operation.entityType, operation.entityId]);
+
+/**
+ * Refuses what builds on an operation of another installation, or on one of another entity. An earlier epoch's is its
+ * own: an outbox that begins anew goes on from there. `call`: all operations of the call.
+ */
+export function refuseElsewhere(
+  numbered: readonly Numbered[],
+  { call, findings }: { readonly call: readonly Candidate[]; readonly findings: Findings },
+  refused: Map<Identity, Refusal>,
+): readonly Numbered[] {
+  const own = new Map(call.map((candidate) => [candidate.operationId, candidate]));
+  return numbered.filter(({ candidate }) => {
+    const { previousOperationId } = candidate.operation;
+    if (previousOperationId == null) return true;
+    const here = own.get(previousOperationId);
+    const before =
+      here === undefined
+        ? findings.get(candidate.position)?.previous
+        : { ...here.key, ...entityOf(here.operation) };
+    if (before == null) return true;
+    const { entityType, entityId } = candidate.operation;
+    const { userId, installationId } = candidate.key;
+    if (
+      before.userId === userId &&
+      before.installationId === installationId &&
+      (before.entityType === null || (before.entityType === entityType && before.entityId === entityId))
+    )
+      return true;
+    refused.set(
+      candidate,
+      notValid({
+        path: 'previousOperationId',
+        message: 'Names an operation of another installation, another user or another entity.',
+        remedy: 'Name the one before it on the same entity; what else it waits for belongs in `dependsOn`.',
+      }),
+    );
+    return false;
+  });
+}
+
+const entityOf = ({ entityType, entityId }: Candidate['operation']) => ({ entityType, entityId });
+
+/** The operation before each one on its entity in its stream: what it says itself, else the last one there. */
+export function predecessorsOf(numbered: readonly Numbered[], findings: Findings): Predecessors {
+  const previous = new Map<Candidate, UUID>();
+  const follows = new Map<Candidate, UUID>();
+  const last = new Map<string, { operationId: UUID; sequenceNumber: number }>();
+  for (const { candidate, stream, sequenceNumber } of numbered) {
+    const { previousOperationId } = candidate.operation;
+    const name = entityName(stream, candidate);
+    const stored = findings.get(candidate.position)?.last ?? undefined;
+    const here = last.get(name);
+    const before =
+      here === undefined || (stored !== undefined && stored.sequenceNumber > here.sequenceNumber)
+        ? stored
+        : here;
+    const named = previousOperationId === undefined ? before?.operationId : previousOperationId;
+    if (named != null) previous.set(candidate, named);
+    const after = named ?? before?.operationId;
+    if (after !== undefined) follows.set(candidate, after);
+    last.set(name, { operationId: candidate.operationId, sequenceNumber });
+  }
+  return { previous, follows };
+}
+
+/**
+ * Refuses the operations that would close a circle. There can be one only where somebody already waits for an operation
+ * that comes now, where one of this call waits for a later one, or through the other operations of an atomic batch.
+ */
+export async function refuseCycles(
+  admission: SyncAdmission,
+  numbered: readonly Numbered[],
+  { follows, findings }: Pick<Predecessors, 'follows'> & { readonly findings: Findings },
+  refused: Map<Identity, Refusal>,
+): Promise<readonly Numbered[]> {
+  const before = (candidate: Candidate): readonly UUID[] => [
+    ...candidate.operation.dependsOn,
+    ...(follows.has(candidate) ? [follows.get(candidate) ?? ''] : []),
+  ];
+  const arrived = new Set<UUID>();
+  const own = new Set(numbered.map(({ candidate }) => candidate.operationId));
+  let possible = false;
+  for (const { candidate } of numbered) {
+    possible ||= before(candidate).some((id) => own.has(id) && !arrived.has(id));
+    possible ||= (findings.get(candidate.position)?.waitedIn ?? null) !== null;
+    arrived.add(candidate.operationId);
+  }
+  const members = numbered.filter(({ candidate }) => candidate.operation.batchSize !== undefined);
+  if (!possible && members.length === 0) return numbered;
+  const mates = await admission.batchMates(
+    members.map(({ candidate, stream }) => ({
+      streamId: stream.id,
+      batchId: candidate.operation.batchId ?? '',
+    })),
+  );
+  const edges = await admission.edgesFrom([
+    ...new Set([...mates, ...numbered.flatMap(({ candidate }) => before(candidate))]),
+  ]);
+  const graph = new Map<UUID, { operationId: UUID; batchId: UUID | null; predecessors: UUID[] }>();
+  for (const { successor, predecessor, batchId } of edges) {
+    const node = graph.get(successor) ?? { operationId: successor, batchId, predecessors: [] };
+    if (predecessor !== null) node.predecessors.push(predecessor);
+    graph.set(successor, node);
+  }
+  const nodeOf = (candidate: Candidate) => {
+    const { batchId, batchSize } = candidate.operation;
+    const { operationId } = candidate;
+    return {
+      operationId,
+      batchId: batchSize === undefined ? null : (batchId ?? null),
+      predecessors: [...before(candidate)],
+    };
+  };
+  const whole = new Map(graph);
+  for (const { candidate } of numbered) whole.set(candidate.operationId, nodeOf(candidate));
+  if (findCycle([...whole.values()]) === undefined) return numbered;
+  return numbered.filter(({ candidate }) => {
+    graph.set(candidate.operationId, nodeOf(candidate));
+    if (findCycle([...graph.values()]) === undefined) return true;
+    graph.delete(candidate.operationId);
+    refused.set(
+      candidate,
+      refusal('DEPENDENCY_CYCLE', 'The operation would wait for itself', [
+        {
+          path: 'dependsOn',
+          message: 'Leads back to the operation.',
+          remedy: 'Correct `dependsOn` or `previousOperationId`.',
+        },
+      ]),
+    );
+    return false;
+  });
+}
