@@ -4,6 +4,7 @@
  * `--rounds N` (5), `--operations N` per round (5,000), `--backlog N` (100,000) of `--devices N` (200), `--history N`
  * finished operations (1,000,000), `--json`: one JSON object as the last line. Needs Debian's PostgreSQL.
  */
+import { fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,6 +18,7 @@ import { ORGANIZATION, SYNC_SCHEMA, syncActor, syncTables } from '../test/harnes
 import { median } from './median.ts';
 import { startBenchServer } from './server.ts';
 import { admitByHand, applyByHand, FLOOR_SCHEMA, type FloorOperation } from './sync-floor.ts';
+import type { SyncWorkerOrder, SyncWorkerReport } from './sync-worker.ts';
 
 const { values: flags } = parseArgs({
   options: {
@@ -51,12 +53,13 @@ try {
   const others = await makeVisits(client, perRound);
   const keyring = join(server.folder, 'keyring.json');
   await createKeyringFile(keyring);
-  const open = async (limits: object = {}): Promise<DataProtection> => {
+  const open = async (limits: object = {}, more: object = {}): Promise<DataProtection> => {
     const protection = await createDataProtection({
       database: url,
       entities: syncTables(),
       keys: localKeyring({ file: keyring }),
       sync: { entities: [{ type: 'VISIT' }, { type: 'EVV_RECORD' }, { type: 'NOTE' }], limits },
+      ...more,
     });
     opened.push(protection);
     return protection;
@@ -178,7 +181,7 @@ try {
     p95Ms: round(p95, 1),
     criticalP95Ms: round(drained.criticalP95, 1),
     drainPerSecond: Math.round(drained.perSecond),
-    rssMb: Math.round(process.resourceUsage().maxRSS / 1024),
+    rssMb: Math.round(drained.rssMb),
     admitPerSecond: Math.round(median(empty.rates.admit)),
     singlePerSecond: Math.round(median(empty.rates.single)),
     batchedPerSecond: Math.round(median(empty.rates.batched)),
@@ -205,8 +208,8 @@ try {
   async function backlog() {
     const devices = Array.from({ length: Number(flags.devices) }, () => randomUUID());
     const each = Math.floor(Number(flags.backlog) / devices.length);
-    const worker = await open();
-    const sync = worker.sync(actor);
+    const handing = await open({}, { execution: 'worker' });
+    const sync = handing.sync(actor);
     for (const device of devices) {
       const operations = Array.from({ length: each }, (_, i): QueueOperationInput => {
         const id = randomUUID();
@@ -246,12 +249,15 @@ try {
         },
       };
     });
+    const child = startWorker();
+    await child.said('READY');
     const started = performance.now();
-    await using _worker = await worker.startWorker({ pollMs: 5_000 });
-    const times = await appliedTimes(worker, probes, async (operation) => {
+    const handed = new Map<string, number>();
+    for (const operation of probes) {
+      handed.set(operation.operationId ?? '', Date.now());
       await sync.queueOperation(operation);
       await sleep(100);
-    });
+    }
     for (;;) {
       const { rows } = await pool.query<{ n: string }>(
         `SELECT count(*) AS n FROM care_backup.offline_sync_queue WHERE runnable`,
@@ -260,7 +266,37 @@ try {
       await sleep(200);
     }
     const perSecond = (1000 * total) / (performance.now() - started);
-    return { perSecond, criticalP95: percentile(times, 0.95) };
+    const rssMb = await child.stop();
+    const times = [...handed].map(([id, at]) => (child.applied.get(id) ?? Number.POSITIVE_INFINITY) - at);
+    return { perSecond, criticalP95: percentile(times, 0.95), rssMb };
+  }
+
+  function startWorker() {
+    const order: SyncWorkerOrder = { url, keyring };
+    const child = fork(new URL('./sync-worker.ts', import.meta.url), [JSON.stringify(order)]);
+    const applied = new Map<string, number>();
+    let rssMb = Number.NaN;
+    const said = (kind: SyncWorkerReport['kind']): Promise<void> =>
+      new Promise((resolve, reject) => {
+        child.on('message', (report: SyncWorkerReport) => {
+          if (report.kind === kind) resolve();
+        });
+        child.once('exit', () => reject(new Error('The worker has ended')));
+      });
+    child.on('message', (report: SyncWorkerReport) => {
+      if (report.kind === 'APPLIED') applied.set(report.operationId, report.at);
+      if (report.kind === 'STOPPED') rssMb = report.rssMb;
+    });
+    return {
+      applied,
+      said,
+      async stop(): Promise<number> {
+        const stopped = said('STOPPED');
+        child.send('STOP');
+        await stopped;
+        return rssMb;
+      },
+    };
   }
 
   async function appliedTimes(

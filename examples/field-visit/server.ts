@@ -70,12 +70,15 @@ export function createServer(protection: DataProtection): FastifyInstance {
   });
 
   server.post('/sessions', async (request) => {
-    const { deviceId, networkStatus } = accepted(
+    const { deviceId, networkStatus, deviceInfo } = accepted(
       'SessionStart',
       SYNC_MESSAGES.SessionStart.safeParse(request.body),
     );
     const { userId, organizationId } = actorOf(request);
-    const more = networkStatus === undefined ? {} : { networkStatus };
+    const more = {
+      ...(networkStatus === undefined ? {} : { networkStatus }),
+      ...(deviceInfo === undefined ? {} : { deviceInfo }),
+    };
     return syncFor(request).startOfflineSession(userId, deviceId, organizationId, more);
   });
 

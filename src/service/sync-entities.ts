@@ -9,6 +9,7 @@ import type {
   SyncEntityOptions,
 } from '../types/sync-handler.ts';
 import { normalizeEntityType } from '../utils/entity-type.ts';
+import { isUuid } from '../utils/uuid.ts';
 
 /** An entity type that can be synchronized: what the host said of it, with everything filled in. */
 export interface SyncEntity {
@@ -18,6 +19,8 @@ export interface SyncEntity {
   readonly appendOnly: boolean;
   /** Asked of the handler once; a failure is not remembered. */
   shape(): Promise<EntityShape>;
+  /** An id as rows have it. */
+  idOf(entityId: string): Promise<string>;
   /** Of payloads that can be applied here. */
   readonly versions: readonly number[];
   /** A payload of an older version as one of the current; undefined: there is no way. */
@@ -55,18 +58,23 @@ function syncEntity(type: string, options: SyncEntityOptions, handler: EntityHan
   let oldest = version;
   while (options.upcasters?.[oldest - 1] !== undefined) oldest -= 1;
   let shape: Promise<EntityShape> | undefined;
+  const shapeOf = (): Promise<EntityShape> => {
+    shape ??= Promise.resolve(handler.describe?.() ?? PLAIN).catch((error: unknown) => {
+      shape = undefined;
+      throw error;
+    });
+    return shape;
+  };
   return {
     type,
     options,
     versions: Array.from({ length: version - oldest + 1 }, (_, i) => oldest + i),
     handler,
     appendOnly: options.appendOnly ?? type === 'EVV_RECORD',
-    shape() {
-      shape ??= Promise.resolve(handler.describe?.() ?? PLAIN).catch((error: unknown) => {
-        shape = undefined;
-        throw error;
-      });
-      return shape;
+    shape: shapeOf,
+    async idOf(entityId) {
+      if (!/[A-F]/.test(entityId) || !isUuid(entityId)) return entityId;
+      return (await shapeOf()).idKind === 'UUID' ? entityId.toLowerCase() : entityId;
     },
     current(operation, payload, schemaVersion) {
       if (operation === 'DELETE') return payload;

@@ -50,9 +50,12 @@ const DEFAULT_EPOCH = 1;
 export async function examine(
   context: SyncContext,
   actor: Actor,
-  operation: ParsedOperation,
+  sent: ParsedOperation,
   given: Pick<Identity, 'position' | 'operationId'>,
 ): Promise<Candidate | RefusedOperation> {
+  const entity = context.entities.get(sent.entityType);
+  const entityId = (await entity?.idOf(sent.entityId)) ?? sent.entityId;
+  const operation = entityId === sent.entityId ? sent : { ...sent, entityId };
   const identity = { ...given, payloadHash: hashOf(operation) };
   const refused = (why: Refusal): RefusedOperation => ({ ...identity, refusal: why });
   const deviceId = operation.deviceId ?? actor.deviceId;
@@ -67,7 +70,6 @@ export async function examine(
       }),
     );
   }
-  const entity = context.entities.get(operation.entityType);
   const judged = await judge(entity, operation);
   if (typeof judged === 'object' && judged !== null) return refused(judged);
   return {

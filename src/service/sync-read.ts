@@ -66,7 +66,8 @@ async function readSubjects(
   return context.db.withTransaction(
     async (transaction) => {
       const handler = handlerContext(context, actor, transaction);
-      const seen = await entity.handler.load([...new Set(entityIds)], handler, 'READ');
+      const asked = await Promise.all(entityIds.map((id) => entity.idOf(id)));
+      const seen = await entity.handler.load([...new Set(asked)], handler, 'READ');
       const ids = [...seen].flatMap(([id, { visible, deleted }]) => (visible && !deleted ? [id] : []));
       if (ids.length === 0) return new Map();
       const subjects = await lockSubjects(transaction, entity, ids, handler);

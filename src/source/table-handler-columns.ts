@@ -141,7 +141,10 @@ export function touchedColumn(
 
 export function shapeOf(entity: ResolvedEntity, columns: ReadonlyMap<string, HandledColumn>): EntityShape {
   const own = new Set([touchedColumn(entity, columns)?.name, entity.deletedAt]);
+  const [key] = entity.key;
+  const isUuid = entity.key.length === 1 && columns.get(key ?? '')?.baseType === 'uuid';
   return {
+    ...(isUuid ? { idKind: 'UUID' } : {}),
     kinds: Object.fromEntries([...columns.values()].map(({ name, kind }) => [name, kind])),
     serverOwned: [...columns.values()]
       .filter(({ name, writable }) => !writable || own.has(name))

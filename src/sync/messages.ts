@@ -2,6 +2,7 @@ import * as z from 'zod';
 import { SYNC_OUTCOMES, SYNC_QUEUE_STATUSES } from '../types/offline-sync.ts';
 import {
   ClientStampSchema,
+  DeviceInfoSchema,
   NetworkStatusSchema,
   QueueOperationSchema,
   ResolveConflictSchema,
@@ -81,6 +82,7 @@ export const SYNC_MESSAGES = {
     protocol,
     deviceId: text(255),
     networkStatus: NetworkStatusSchema.optional(),
+    deviceInfo: DeviceInfoSchema.optional(),
   }),
   SessionNetwork: z.strictObject({ protocol, sessionId: id, networkStatus: NetworkStatusSchema }),
   SessionEnd: z.strictObject({ protocol, sessionId: id }),

@@ -33,6 +33,8 @@ export interface EntityShape {
   readonly kinds: { readonly [column: string]: FieldKind };
   /** Written by the server alone: they never conflict, and what a client says of them is passed over. */
   readonly serverOwned: readonly string[];
+  /** Ids are UUIDs: devices may write them with capital letters, and mean the same. */
+  readonly idKind?: 'UUID';
 }
 
 /** An entity's row as it stands in the host's tables, locked. */

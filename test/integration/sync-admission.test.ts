@@ -492,3 +492,25 @@ test('a call is limited by what it takes as JSON, all of it', async () => {
   );
   await expect(alice().queueOperations(many)).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
 });
+
+test('a UUID in capital letters, as some devices write them, is the same entity', async () => {
+  const id = randomUUID();
+  const written = id.toUpperCase();
+  const device = new Device();
+  const creation = device.does({
+    operation: 'CREATE',
+    entityType: 'VISIT',
+    entityId: written,
+    payload: { id: written, branch_id: BRANCH_A, minutes: 1 },
+  });
+  const payload = { minutes: 2 };
+  const change = device.does({ operation: 'UPDATE', entityType: 'VISIT', entityId: written, payload });
+  await alice().queueOperations([creation, change]);
+  const [again] = await alice().queueOperations([{ ...creation, entityId: id }]);
+  expect(again).toMatchObject({ status: 'DUPLICATE' });
+  await alice().processPendingOperations(device.deviceId);
+  expect(await bench.visit(id)).toMatchObject({ minutes: 2 });
+  expect((await alice().getOperation(change.operationId)).entityId).toBe(id);
+  const [entity] = await alice().readForOffline('VISIT', [written]);
+  expect(entity).toMatchObject({ entityId: id, version: 2 });
+});

@@ -45,7 +45,7 @@ async function updates(bench: SyncBench, device: Device, payloads: readonly Enti
 describe('nothing of a chain overtakes what has failed before it', () => {
   test('whichever halves it is tried in', async () => {
     await using bench = await createSyncBench();
-    for (let length = 2; length <= 7; length += 1) {
+    for (const length of [2, 3, 5]) {
       for (let bad = 0; bad < length; bad += 1) {
         const device = new Device();
         const payloads = Array.from({ length }, (_, i) =>

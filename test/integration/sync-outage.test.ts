@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { expect, test } from 'vitest';
 import { migrate } from '../../src/repository/migrate.ts';
-import type { ProcessingSummary } from '../../src/types/offline-sync.ts';
+import type { AdmissionAnswer } from '../../src/types/offline-sync.ts';
 import { startPostgres } from '../harness/postgres.ts';
 import { connectionCutter } from '../harness/service-cut.ts';
 import { ALICE, createSyncBench, Device, syncBenchOn } from '../harness/sync-bench.ts';
@@ -29,27 +29,25 @@ test('a connection that is cut at any step of admission or applying changes noth
   const noted = (error: unknown): undefined => {
     codes.add((error as { code?: unknown }).code);
   };
-  for (let at = 1, going = true; going; at += SOAK ? 1 : 3) {
+  for (let at = 1, going = true; going; at += SOAK ? 1 : 5) {
     const device = new Device();
     const shift = aShift(device);
     shifts.push(shift);
     cutter.arm(at);
-    const answers = await bench.as(ALICE).queueOperations(shift.operations).catch(noted);
-    if (answers === undefined) {
-      const again = await bench.as(ALICE).queueOperations(shift.operations);
-      expect(again.every(({ status }) => status === 'ACCEPTED' || status === 'DUPLICATE')).toBe(true);
-    }
-    await bench.as(ALICE).processPendingOperations(device.deviceId).catch(noted);
-    going = cutter.cut.length > 0;
-    cuts += cutter.cut.length;
-    cutter.arm();
+    // As a device does: again, until there is an answer.
+    let answers: readonly AdmissionAnswer[] | undefined;
+    while (answers === undefined)
+      answers = await bench.as(ALICE).queueOperations(shift.operations).catch(noted);
+    expect(answers.every(({ status }) => status === 'ACCEPTED' || status === 'DUPLICATE')).toBe(true);
     // What was taken is taken again when its lease is over.
     for (let left = 1; left > 0; await sleep(50)) {
-      const summary: ProcessingSummary = await bench.as(ALICE).processPendingOperations(device.deviceId);
-      left = summary.remaining;
+      const summary = await bench.as(ALICE).processPendingOperations(device.deviceId).catch(noted);
+      left = summary?.remaining ?? 1;
     }
+    going = cutter.cut.length > 0;
+    cuts += cutter.cut.length;
   }
-  expect(cuts).toBeGreaterThan(20);
+  expect(cuts).toBeGreaterThan(12);
   expect([...codes]).toEqual(['DATABASE_UNAVAILABLE']);
   const { operations, writes } = together(shifts);
   await expectOnce(bench, writes, operations);
@@ -75,7 +73,7 @@ test('a server that crashes again and again, and cuts connections, loses nothing
   await recordWrites(bench);
   const random = numbersFrom(1_717);
   await using _worker = await bench.protection.startWorker({ pollMs: 100 });
-  const shifts = Array.from({ length: SOAK ? 200 : 24 }, () => aShift(new Device()));
+  const shifts = Array.from({ length: SOAK ? 200 : 16 }, () => aShift(new Device()));
   let done = false;
   const handedIn = (async () => {
     for (const { operations } of shifts) {
