@@ -230,7 +230,7 @@ export function syncClaims(db: Database): SyncClaims {
   const claimable = (alias: string, at: string): string => `${alias}.runnable AND CASE ${alias}.status
       WHEN 'PENDING' THEN ${alias}.next_retry_at IS NULL OR ${alias}.next_retry_at <= ${at}
       ELSE ${alias}.lease_expires_at < clock_timestamp() AND ${alias}.claims < ${MOST_CLAIMS} END
-    AND (${alias}.expires_at IS NULL OR ${alias}.expires_at > ${at} OR ${alias}.priority = 'CRITICAL'
+    AND (${alias}.expires_at IS NULL OR ${alias}.expires_at > ${at} OR ${alias}.lane = 'CRITICAL'
       OR ${alias}.conflict_resolution IS NOT NULL)`;
 
   /** Has ended well, be it so long ago that only its id is left. */
@@ -264,7 +264,7 @@ export function syncClaims(db: Database): SyncClaims {
           SELECT e.predecessor, e.kind = 'PREVIOUS' AS previous FROM ${predecessors} e WHERE e.successor_id = c.id OFFSET 0) n ${lookUp}
        WHERE p.passed IS NOT NULL OR NOT coalesce(${endedWell('p', 'd')}, false)
       UNION
-      SELECT c.id, n.predecessor, d.queue_id, w.id, p.status IS DISTINCT FROM 'COMPLETED', ${mayPass}, ${leadsOn}
+      SELECT c.id, n.predecessor, d.queue_id, w.id, p.status IS DISTINCT FROM 'COMPLETED', ${mayPass}, a.open AND ${leadsOn}
         FROM ahead a JOIN candidate c ON c.id = a.candidate
        CROSS JOIN LATERAL (
           SELECT e.predecessor, e.kind = 'PREVIOUS' AS previous FROM ${predecessors} e WHERE a.open AND e.successor_id = a.id

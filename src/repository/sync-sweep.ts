@@ -174,7 +174,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
     expireOverdue: () =>
       change(
         `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'PAUSED', 'WAITING_APPROVAL', 'BLOCKED')
-           AND q.expires_at <= $1::timestamptz AND q.priority <> 'CRITICAL' AND q.conflict_resolution IS NULL`,
+           AND q.expires_at <= $1::timestamptz AND q.lane <> 'CRITICAL' AND q.priority <> 'CRITICAL' AND q.conflict_resolution IS NULL`,
         'EXPIRED',
         'EXPIRED',
         'EXPIRED',
@@ -230,7 +230,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
 
     releaseBlocked: () =>
       change(
-        `q.id IN (
+        `q.status = 'BLOCKED' AND q.id IN (
            WITH RECURSIVE below AS MATERIALIZED (
              SELECT w.id FROM ${queue} w WHERE ${isWithin('w', 3)} AND w.waiting AND w.status = 'BLOCKED'
            ), ${held(db)}

@@ -178,13 +178,15 @@ class Application {
     if (decision.change !== null) subject.write(decision.change, written, prepared.operation.effectiveAt);
     // Taken as it was: what the server filled in is what the client will see.
     const image = decision.clientImage === 'AS_WRITTEN' ? written : decision.clientImage;
+    const { operation } = prepared;
+    const decided = undecided(operation, decision.end);
+    if (decided !== decision.end) await this.#repository.reopenConflict(operation.id);
     let end: OperationEnd = {
-      ...decision.end,
+      ...decided,
       ...(image === undefined ? {} : { clientImage: image }),
       ...(decision.end.status === 'COMPLETED' ? { appliedVersion: subject.version } : {}),
       branchId: subject.branchId,
     };
-    const { operation } = prepared;
     if (failsBatch(operation, end)) throw new BatchFailed(end, decision.conflict);
     if (decision.conflict !== null) {
       const { branchId } = subject;

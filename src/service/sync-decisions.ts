@@ -1,13 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
 import { syncOutcomes } from '../repository/sync-outcome.ts';
-import { resolveByPerson } from '../sync/resolve.ts';
+import { type Resolved, resolveByPerson } from '../sync/resolve.ts';
 import type { Actor } from '../types/actor.ts';
 import { DataProtectionError, SyncError, ValidationError } from '../types/errors.ts';
 import type { OfflineSyncQueue, ResolveConflictInput, SyncConflict } from '../types/offline-sync.ts';
 import { notFound } from './asking.ts';
 import type { SyncContext } from './sync-context.ts';
 import { newestBy, type StoredDecision, withoutPlan } from './sync-decide.ts';
+import type { SyncEntity } from './sync-entities.ts';
 import { processOne } from './sync-process.ts';
 import { changedAt } from './sync-subject.ts';
 
@@ -57,6 +58,21 @@ export async function decideConflict(
   return outcome(context, actor, conflict);
 }
 
+/** Nobody writes by a decision on an operation of his own what somebody else would have to approve. */
+function refuseOwnApproval(
+  { options }: SyncEntity,
+  { userId }: Actor,
+  operation: OfflineSyncQueue,
+  { row, changed }: Resolved,
+): void {
+  if (userId !== operation.userId || operation.requiresApproval || row === null) return;
+  const payload = Object.fromEntries(changed.map((column) => [column, row[column] ?? null]));
+  const { entityId } = operation;
+  if (options.requiresApproval?.({ operation: operation.operation, entityId, payload, userId }) !== true)
+    return;
+  throw new DataProtectionError('Somebody else has to decide what needs an approval', 'FORBIDDEN');
+}
+
 async function decisionOf(
   context: SyncContext,
   actor: Actor,
@@ -79,12 +95,13 @@ async function decisionOf(
   const { entityType, entityId } = conflict;
   const [state] = await syncOutcomes(context.db).readStates(actor.organizationId, [{ entityType, entityId }]);
   const newest = newestBy(operation, (column) => (state === undefined ? null : changedAt(state, column)));
-  const resolved = resolveByPerson(
-    { type: conflictType, base, baseKnown, client, server, fields, rules },
-    { strategy: input.strategy, fields: input.fields, data: input.data, newest },
-  );
   // What waits for something that is missing has not been compared with anything yet.
   const unseen = operation.statusReason === 'PREDECESSOR_MISSING';
+  const type = unseen && client === null ? 'DELETE_UPDATE' : conflictType;
+  const resolved = resolveByPerson(
+    { type, base, baseKnown, client, server, fields, rules },
+    { strategy: input.strategy, fields: input.fields, data: input.data, newest },
+  );
   const simple = input.strategy === 'CLIENT_WINS' || input.strategy === 'SERVER_WINS';
   if (unseen && !simple && (state?.version ?? 0) > 0) {
     throw new ValidationError('The resolution', [
@@ -106,6 +123,7 @@ async function decisionOf(
       },
     ]);
   }
+  refuseOwnApproval(entity, actor, operation, resolved);
   return {
     strategy: input.strategy,
     resolvedBy: actor.userId,

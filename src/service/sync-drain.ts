@@ -87,7 +87,9 @@ export async function drainStream(
       unready = [];
     } else if (next === undefined) return { ends, more: false };
     else place = next;
-    if (options.until === 'SLICE' && (ends.length >= MOST_AT_ONCE || performance.now() - started >= SLICE_MS))
+    // Only where something was done: what is not ready would be looked at again from the beginning.
+    const overdue = performance.now() - started >= SLICE_MS;
+    if (options.until === 'SLICE' && ends.length > 0 && (overdue || ends.length >= MOST_AT_ONCE))
       return { ends, more: true };
   }
 }

@@ -83,13 +83,13 @@ export async function edit(
     entity === undefined || payload === undefined ? [] : await entity.check(operation.operation, payload);
   if (issues.length > 0) throw new ValidationError('The payload', issues);
   const { entityId, userId } = operation;
-  const asked = { operation: operation.operation, entityId, payload: input.payload, userId };
+  const asked = { operation: operation.operation, entityId, payload: payload ?? input.payload, userId };
   const partial = operation.operation === 'PATCH' || operation.operation === 'UPDATE';
   await intervene(context, actor, operation, {
     kind: 'EDIT',
     payload: input.payload,
     schemaVersion,
-    fields: partial ? Object.keys(input.payload) : ['*'],
+    fields: partial && payload !== undefined ? Object.keys(payload) : ['*'],
     requiresApproval: entity?.options.requiresApproval?.(asked) === true,
   });
 }

@@ -27,8 +27,9 @@ export async function showMissing({ db, limits }: SyncContext, streamIds?: reado
 async function storeConflict(repository: OfflineSyncRepository, operationId: UUID): Promise<void> {
   const operation = await repository.findOperation(operationId);
   if (operation === undefined) return;
+  const client = operation.operation === 'DELETE' ? null : operation.payload;
   const found = {
-    detected: { type: 'DEPENDENCY', base: null, client: operation.payload, server: null, fields: [] },
+    detected: { type: 'DEPENDENCY', base: null, client, server: null, fields: [] },
     serverVersionNumber: 0,
     resolution: null,
     autoResolution: {

@@ -300,6 +300,9 @@ function rowOf(
 ): NewOperation {
   const { operation, entity, key } = candidate;
   const { payload } = operation;
+  // As it is applied: an older version may have other names for what it touches.
+  const current = entity?.current(operation.operation, payload, operation.schemaVersion);
+  const partial = operation.operation === 'PATCH' || operation.operation === 'UPDATE';
   const now = context.clock.now();
   const priority = priorityOf(candidate);
   const occurredAt = operation.occurredAt ?? operation.stamp?.wallTime ?? now.toISOString();
@@ -311,7 +314,7 @@ function rowOf(
     entity?.options.requiresApproval?.({
       operation: operation.operation,
       entityId: operation.entityId,
-      payload,
+      payload: current ?? payload,
       userId: actor.userId,
     }) === true;
   const waits = approval && place.lane !== 'CRITICAL';
@@ -334,8 +337,7 @@ function rowOf(
     payloadHash: candidate.payloadHash,
     previousVersion: operation.previousVersion ?? null,
     baseTrusted: candidate.baseTrusted,
-    fields:
-      operation.operation === 'PATCH' || operation.operation === 'UPDATE' ? Object.keys(payload) : ['*'],
+    fields: partial && current !== undefined ? Object.keys(current) : ['*'],
     dependsOn: operation.dependsOn,
     previousOperationId: place.previousOperationId,
     follows: place.follows,

@@ -19,10 +19,10 @@ export async function sweepSync(
 ): Promise<void> {
   const sweep = syncSweep(context.db);
   const { limits, clock } = context;
-  await sweep.breakCycles();
   const freed = [...(await putRight(context)), ...(await sweep.raiseLanes())];
   await wakeStreams(context, distinct(freed));
   await delays.tell(context);
+  await sweep.breakCycles();
   const before = new Date(clock.now().getTime() - limits.historyMs).toISOString();
   const forgotten = new Date(clock.now().getTime() - 2 * limits.historyMs).toISOString();
   for (const remove of [

@@ -1,0 +1,184 @@
+import { randomUUID } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import { createDatabase } from '../../src/repository/database.ts';
+import { syncSweep } from '../../src/repository/sync-sweep.ts';
+import type { SyncOptions } from '../../src/types/sync-handler.ts';
+import {
+  ALICE,
+  BOB,
+  BRANCH_A,
+  BRANCH_B,
+  createSyncBench,
+  Device,
+  MANAGER,
+  SYNC_ENTITIES,
+  type SyncBench,
+} from '../harness/sync-bench.ts';
+
+const ENTITIES: SyncOptions['entities'] = [
+  {
+    type: 'VISIT',
+    schemaVersion: 2,
+    upcasters: { 1: ({ sum, ...row }) => (sum === undefined ? row : { ...row, amount: sum }) },
+    requiresApproval: ({ payload }) => payload.amount !== undefined,
+  },
+  { type: 'EVV_RECORD' },
+  { type: 'NOTE' },
+];
+const managerOf = (bench: SyncBench) => bench.as(MANAGER, { permissions: ['sync:admin'] });
+const standing = async (bench: SyncBench, { operationId }: { operationId: string }) =>
+  (await bench.standing())[operationId];
+const sweepOf = (bench: SyncBench, aheadMs = 0) =>
+  syncSweep(
+    createDatabase({
+      pool: bench.database.pool,
+      clock: { now: () => new Date(Date.now() + aheadMs) },
+    }),
+  );
+const baseOf = async (bench: SyncBench, id: string) => {
+  const [entity] = await managerOf(bench).readForOffline('VISIT', [id]);
+  return { version: entity?.version ?? 0, data: entity?.data ?? {}, signature: entity?.signature ?? '' };
+};
+
+describe('an approval is asked for', () => {
+  test('by what an operation of an older version becomes', async () => {
+    await using bench = await createSyncBench({ syncOptions: { entities: ENTITIES } });
+    const [device, id] = [new Device(), await bench.aVisit()];
+    const previousVersion = await baseOf(bench, id);
+    const edit = { operation: 'UPDATE', entityType: 'VISIT', entityId: id, schemaVersion: 1 } as const;
+    const operation = device.does({ ...edit, payload: { sum: '99.00' }, previousVersion });
+    await bench.as(ALICE).queueOperation(operation);
+    await bench.as(ALICE).processPendingOperations(device.deviceId);
+    expect(await standing(bench, operation)).toBe('WAITING_APPROVAL APPROVAL');
+  });
+
+  test('also of what was handed in before its type was known; and what takes new records only takes no other', async () => {
+    await using bench = await createSyncBench({ syncOptions: { entities: [{ type: 'NOTE' }] } });
+    const [device, id, record] = [new Device(), await bench.aVisit(), randomUUID()];
+    await bench.sql(
+      `INSERT INTO evv_records (id, organization_id, branch_id, visit_id, kind, at)
+       SELECT $1, organization_id, branch_id, id, 'IN', now() FROM visits WHERE id = $2`,
+      [record, id],
+    );
+    const does = (entityType: string, entityId: string, payload: Record<string, string>) =>
+      device.does({ operation: 'UPDATE', entityType, entityId, payload });
+    const [paid, forged] = [
+      does('VISIT', id, { amount: '77.00' }),
+      does('EVV_RECORD', record, { kind: 'OUT' }),
+    ];
+    await bench.as(ALICE).queueOperations([paid, forged]);
+    expect(await standing(bench, paid)).toBe('PARKED ENTITY_UNKNOWN');
+    const later = await bench.open({
+      sync: { entities: [{ ...ENTITIES[0], type: 'VISIT', schemaVersion: 1 }, ...ENTITIES.slice(1)] },
+    });
+    await using _worker = await later.startWorker({ pollMs: 50 });
+    await expect.poll(() => standing(bench, paid)).toBe('WAITING_APPROVAL APPROVAL');
+    await expect.poll(() => standing(bench, forged)).toBe('FAILED REJECTED APPEND_ONLY');
+    expect(await bench.sql('SELECT kind FROM evv_records')).toEqual([{ kind: 'IN' }]);
+    expect((await bench.visit(id))?.amount).toBeNull();
+  });
+
+  test('of what somebody would write by deciding a conflict of his own', async () => {
+    await using bench = await createSyncBench({ syncOptions: { entities: ENTITIES } });
+    const [device, id] = [new Device(), await bench.aVisit({ minutes: 1 })];
+    const edit = { operation: 'UPDATE', entityType: 'VISIT', entityId: id, schemaVersion: 2 } as const;
+    const operation = device.does({ ...edit, payload: { minutes: 2 } });
+    const alice = bench.as(ALICE, { permissions: ['sync:write', 'sync:read', 'sync:resolve'] });
+    await alice.queueOperation(operation);
+    await alice.processPendingOperations(device.deviceId);
+    const [conflict] = (await alice.listConflicts({})).items;
+    const decision = { conflictId: conflict?.id ?? '', strategy: 'MANUAL' } as const;
+    await expect(alice.resolveConflict({ ...decision, data: { amount: '9999.00' } })).rejects.toMatchObject({
+      code: 'FORBIDDEN',
+    });
+    await alice.resolveConflict({ ...decision, data: { minutes: 3 } });
+    expect(await bench.visit(id)).toMatchObject({ minutes: 3, amount: null });
+  });
+});
+
+test('a decision on what its author may not see leaves the conflict open for another', async () => {
+  await using bench = await createSyncBench();
+  const [device, id] = [new Device(), await bench.aVisit({ branch_id: BRANCH_B })];
+  const alice = bench.as(ALICE, { branchIds: [BRANCH_A] });
+  const payload = { notes: 'x' };
+  const operation = device.does({ operation: 'UPDATE', entityType: 'VISIT', entityId: id, payload });
+  await alice.queueOperation(operation);
+  await alice.processPendingOperations(device.deviceId);
+  const [conflict] = (await managerOf(bench).listConflicts({})).items;
+  const decision = { conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' } as const;
+  await expect(managerOf(bench).resolveConflict(decision)).rejects.toThrow();
+  expect(await standing(bench, operation)).toMatch(/^CONFLICT/);
+  await managerOf(bench).resolveConflict({ ...decision, strategy: 'SERVER_WINS' });
+  expect(await standing(bench, operation)).toBe('COMPLETED SUPERSEDED');
+  expect((await bench.visit(id))?.notes).toBeNull();
+});
+
+test('what a critical operation waits for does not expire', async () => {
+  await using bench = await createSyncBench();
+  const [device, other, id, record] = [new Device(), new Device(), await bench.aVisit(), randomUUID()];
+  const expiresAt = new Date(Date.now() + 200).toISOString();
+  const edit = { operation: 'UPDATE', entityType: 'VISIT', entityId: id, payload: { notes: 'x' } } as const;
+  const visit = device.does({ ...edit, previousVersion: await baseOf(bench, id), expiresAt });
+  const payload = { id: record, branch_id: BRANCH_A, visit_id: id, kind: 'IN', at: new Date().toISOString() };
+  const clockIn = { operation: 'CREATE', entityType: 'EVV_RECORD', entityId: record, payload } as const;
+  const critical = other.does({ ...clockIn, dependsOn: [visit.operationId] });
+  await bench.as(ALICE).queueOperation(visit);
+  await bench.as(BOB).queueOperation(critical);
+  expect(await sweepOf(bench, 3_600_000).expireOverdue()).toEqual([]);
+  await expect.poll(() => Date.now() > Date.parse(expiresAt)).toBe(true);
+  await bench.as(ALICE).processPendingOperations(device.deviceId);
+  await bench.as(BOB).processPendingOperations(other.deviceId);
+  expect([await standing(bench, visit), await standing(bench, critical)]).toEqual([
+    'COMPLETED APPLIED',
+    'COMPLETED APPLIED',
+  ]);
+});
+
+test('a deletion behind what never arrives makes nothing', async () => {
+  await using bench = await createSyncBench({ syncOptions: { limits: { predecessorWaitMs: 1 } } });
+  const [device, id] = [new Device(), randomUUID()];
+  const operation = device.does({
+    operation: 'DELETE',
+    entityType: 'NOTE',
+    entityId: id,
+    previousOperationId: randomUUID(),
+  });
+  await bench.as(ALICE).queueOperation(operation);
+  await expect
+    .poll(async () => {
+      await bench.as(ALICE).processPendingOperations(device.deviceId);
+      return standing(bench, operation);
+    })
+    .toBe('CONFLICT PREDECESSOR_MISSING');
+  const [conflict] = (await managerOf(bench).listConflicts({})).items;
+  expect(conflict).toMatchObject({ clientVersion: null });
+  await managerOf(bench).resolveConflict({ conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' });
+  expect(await standing(bench, operation)).toMatch(/^COMPLETED/);
+  expect(await bench.sql('SELECT id FROM notes')).toEqual([]);
+});
+
+test('a worker gets past a long row of operations that are not ready', { timeout: 60_000 }, async () => {
+  await using bench = await createSyncBench({
+    execution: 'worker',
+    syncOptions: {
+      entities: SYNC_ENTITIES.map((one) =>
+        one.type === 'VISIT'
+          ? { ...one, requiresApproval: ({ payload }) => payload.amount !== undefined }
+          : one,
+      ),
+    },
+  });
+  const [device, id, noteId] = [new Device(), await bench.aVisit(), randomUUID()];
+  const edit = (payload: Record<string, string | number>) =>
+    device.does({ operation: 'UPDATE', entityType: 'VISIT', entityId: id, payload });
+  const waiting = [
+    edit({ amount: '1.00' }),
+    ...Array.from({ length: 1_999 }, (_, i) => edit({ minutes: i % 100 })),
+  ];
+  const note = { id: noteId, branch_id: BRANCH_A, body: 'ready' };
+  const ready = device.does({ operation: 'CREATE', entityType: 'NOTE', entityId: noteId, payload: note });
+  for (let i = 0; i < 2_000; i += 500) await bench.as(ALICE).queueOperations(waiting.slice(i, i + 500));
+  await bench.as(ALICE).queueOperation(ready);
+  await using _worker = await bench.protection.startWorker({ pollMs: 200 });
+  await expect.poll(() => standing(bench, ready), { timeout: 40_000 }).toBe('COMPLETED APPLIED');
+});
