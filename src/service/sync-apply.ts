@@ -180,7 +180,6 @@ class Application {
     const image = decision.clientImage === 'AS_WRITTEN' ? written : decision.clientImage;
     const { operation } = prepared;
     const decided = undecided(operation, decision.end);
-    if (decided !== decision.end) await this.#repository.reopenConflict(operation.id);
     let end: OperationEnd = {
       ...decided,
       ...(image === undefined ? {} : { clientImage: image }),

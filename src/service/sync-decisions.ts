@@ -60,7 +60,7 @@ export async function decideConflict(
 
 /** Nobody writes by a decision on an operation of his own what somebody else would have to approve. */
 function refuseOwnApproval(
-  { options }: SyncEntity,
+  entity: SyncEntity,
   { userId }: Actor,
   operation: OfflineSyncQueue,
   { row, changed }: Resolved,
@@ -68,8 +68,7 @@ function refuseOwnApproval(
   if (userId !== operation.userId || operation.requiresApproval || row === null) return;
   const payload = Object.fromEntries(changed.map((column) => [column, row[column] ?? null]));
   const { entityId } = operation;
-  if (options.requiresApproval?.({ operation: operation.operation, entityId, payload, userId }) !== true)
-    return;
+  if (!entity.asksApproval({ operation: operation.operation, entityId, payload, userId })) return;
   throw new DataProtectionError('Somebody else has to decide what needs an approval', 'FORBIDDEN');
 }
 

@@ -25,6 +25,8 @@ export interface SyncEntity {
   readonly versions: readonly number[];
   /** A payload of an older version as one of the current; undefined: there is no way. */
   current(operation: SyncOperation, payload: EntityRow, schemaVersion: number): EntityRow | undefined;
+  /** Whether the host wants a second person's approval of it. The payload is of the current version. */
+  asksApproval(of: Parameters<NonNullable<SyncEntityOptions['requiresApproval']>>[0]): boolean;
   /** What is wrong with a payload of the current version. */
   check(operation: SyncOperation, payload: EntityRow): Promise<readonly ValidationIssue[]>;
   /** What is wrong with a whole row. */
@@ -86,9 +88,16 @@ function syncEntity(type: string, options: SyncEntityOptions, handler: EntityHan
       }
       return schemaVersion > version ? undefined : row;
     },
+    asksApproval: (of) => options.requiresApproval?.(of) === true,
     check: (operation, payload) => validate(schemaFor(options.schema, operation), payload),
     checkRow: (row) => validate(options.rowSchema, row),
   };
+}
+
+/** The columns that an operation touches; `*`: all, or nobody knows. The payload is of the current version. */
+export function touchedColumns(operation: SyncOperation, payload: EntityRow | undefined): readonly string[] {
+  const partial = operation === 'PATCH' || operation === 'UPDATE';
+  return partial && payload !== undefined ? Object.keys(payload) : ['*'];
 }
 
 function schemaFor(

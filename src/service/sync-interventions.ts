@@ -5,6 +5,7 @@ import { DataProtectionError, SyncError, ValidationError } from '../types/errors
 import type { Timestamp } from '../types/ids.ts';
 import type { EditOperationInput, OfflineSyncQueue } from '../types/offline-sync.ts';
 import { type SyncContext, wakeStreams } from './sync-context.ts';
+import { touchedColumns } from './sync-entities.ts';
 import { processOne } from './sync-process.ts';
 import { versionOf } from './sync-read.ts';
 
@@ -84,13 +85,12 @@ export async function edit(
   if (issues.length > 0) throw new ValidationError('The payload', issues);
   const { entityId, userId } = operation;
   const asked = { operation: operation.operation, entityId, payload: payload ?? input.payload, userId };
-  const partial = operation.operation === 'PATCH' || operation.operation === 'UPDATE';
   await intervene(context, actor, operation, {
     kind: 'EDIT',
     payload: input.payload,
     schemaVersion,
-    fields: partial && payload !== undefined ? Object.keys(payload) : ['*'],
-    requiresApproval: entity?.options.requiresApproval?.(asked) === true,
+    fields: touchedColumns(operation.operation, payload),
+    requiresApproval: entity?.asksApproval(asked) === true,
   });
 }
 

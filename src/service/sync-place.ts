@@ -11,6 +11,7 @@ import type { Actor } from '../types/actor.ts';
 import type { Timestamp } from '../types/ids.ts';
 import type { QueueOptions, SyncLane, SyncPriority } from '../types/offline-sync.ts';
 import type { SyncContext } from './sync-context.ts';
+import { touchedColumns } from './sync-entities.ts';
 import {
   type Candidate,
   type Identity,
@@ -302,7 +303,6 @@ function rowOf(
   const { payload } = operation;
   // As it is applied: an older version may have other names for what it touches.
   const current = entity?.current(operation.operation, payload, operation.schemaVersion);
-  const partial = operation.operation === 'PATCH' || operation.operation === 'UPDATE';
   const now = context.clock.now();
   const priority = priorityOf(candidate);
   const occurredAt = operation.occurredAt ?? operation.stamp?.wallTime ?? now.toISOString();
@@ -311,7 +311,7 @@ function rowOf(
   const held = candidate.held ?? (old ? 'TOO_OLD' : null);
   const approval =
     operation.requiresApproval === true ||
-    entity?.options.requiresApproval?.({
+    entity?.asksApproval({
       operation: operation.operation,
       entityId: operation.entityId,
       payload: current ?? payload,
@@ -337,7 +337,7 @@ function rowOf(
     payloadHash: candidate.payloadHash,
     previousVersion: operation.previousVersion ?? null,
     baseTrusted: candidate.baseTrusted,
-    fields: partial && current !== undefined ? Object.keys(current) : ['*'],
+    fields: touchedColumns(operation.operation, current),
     dependsOn: operation.dependsOn,
     previousOperationId: place.previousOperationId,
     follows: place.follows,

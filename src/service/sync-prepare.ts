@@ -28,8 +28,9 @@ export async function prepare(
   if (payload === null) return rejection(operation, 'VALIDATION_FAILED');
   // Asked again: when it was handed in, its type or version may not have been known here.
   if (entity.appendOnly && operation.operation !== 'CREATE') return rejection(operation, 'APPEND_ONLY');
-  const waits =
-    operation.approvedBy === null && (operation.requiresApproval || asksApproval(entity, operation, payload));
+  const { entityId, userId } = operation;
+  const asked = { operation: operation.operation, entityId, payload, userId };
+  const waits = operation.approvedBy === null && (operation.requiresApproval || entity.asksApproval(asked));
   if (waits && operation.lane !== 'CRITICAL') return endOf(operation, 'WAITING_APPROVAL', 'APPROVAL');
   const actor = await actorFor(context, operation);
   if (actor === undefined) return endOf(operation, 'PARKED', 'ACTOR_UNKNOWN');
@@ -39,14 +40,6 @@ export async function prepare(
 }
 
 export const isPrepared = (one: Prepared | OperationEnd): one is Prepared => 'actor' in one;
-
-function asksApproval(
-  { options }: SyncEntity,
-  { operation, entityId, userId }: ClaimedOperation,
-  payload: EntityRow,
-): boolean {
-  return options.requiresApproval?.({ operation, entityId, payload, userId }) === true;
-}
 
 /** undefined: no way to the current version; null: it is not what its version describes. */
 function upcast(entity: SyncEntity, operation: ClaimedOperation): EntityRow | null | undefined {
