@@ -74,10 +74,9 @@ CREATE TABLE offline_sync_queue (
   client_image jsonb,
   depends_on uuid[] NOT NULL DEFAULT '{}',
   previous_operation_id uuid,
-  -- May go on past one that waits for a decision and touches other columns.
+  -- May go on past one that waits for a decision and touches other columns: has all that is ahead of it on its entity for
+  -- its predecessors.
   disjoint_proceeds boolean NOT NULL DEFAULT false,
-  -- The operations (ids) that it went past when it was taken: what follows it has them ahead of it too.
-  passed uuid[],
   occurred_at timestamptz(3) NOT NULL,
   effective_at timestamptz(3),
   clock_skew_ms bigint,
@@ -144,6 +143,8 @@ CREATE INDEX offline_sync_queue_next ON offline_sync_queue (stream_id, lane, due
 CREATE INDEX offline_sync_queue_next_batch ON offline_sync_queue (stream_id, lane, due_at, sequence_number)
   WHERE runnable AND batch_size IS NOT NULL;
 CREATE INDEX offline_sync_queue_of_entity ON offline_sync_queue (stream_id, entity_type, entity_id, sequence_number);
+CREATE INDEX offline_sync_queue_open_of_entity ON offline_sync_queue (stream_id, entity_type, entity_id, sequence_number)
+  WHERE runnable OR waiting;
 CREATE INDEX offline_sync_queue_waiting ON offline_sync_queue (organization_id, status, id) WHERE waiting;
 CREATE INDEX offline_sync_queue_holding ON offline_sync_queue (organization_id, operation_id) WHERE holding;
 CREATE INDEX offline_sync_queue_batch ON offline_sync_queue (stream_id, batch_id) WHERE batch_size IS NOT NULL;
@@ -182,8 +183,8 @@ CREATE TABLE sync_predecessors (
   successor_id uuid NOT NULL,
   organization_id uuid NOT NULL,
   predecessor uuid NOT NULL,
-  -- PREVIOUS: the one before it on the same entity in its stream.
-  kind text NOT NULL CONSTRAINT sync_predecessors_kind_known CHECK (kind IN ('DEPENDS_ON', 'PREVIOUS')),
+  -- PREVIOUS: before it on the same entity, and it builds on it. ORDER: before it there, whatever became of it.
+  kind text NOT NULL CONSTRAINT sync_predecessors_kind_known CHECK (kind IN ('DEPENDS_ON', 'PREVIOUS', 'ORDER')),
   PRIMARY KEY (successor_id, predecessor)
 );
 CREATE INDEX sync_predecessors_of ON sync_predecessors (organization_id, predecessor);

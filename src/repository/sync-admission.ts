@@ -67,8 +67,8 @@ export interface NewOperation {
   readonly fields: readonly string[];
   readonly dependsOn: readonly UUID[];
   readonly previousOperationId: UUID | null;
-  /** What it must not overtake on its entity: the one before it, also where it starts from something else. */
-  readonly follows: UUID | null;
+  /** What it must not overtake on its entity, besides what it builds on. */
+  readonly after: readonly UUID[];
   readonly disjointProceeds: boolean;
   readonly occurredAt: Timestamp;
   readonly effectiveAt: Timestamp | null;
@@ -336,22 +336,19 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
     async raiseAncestors(operationIds) {
       const rows = await db.query(
         `WITH RECURSIVE above AS (
-           SELECT q.id, q.stream_id, q.batch_id, q.batch_size, q.passed FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
+           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
             WHERE d.organization_id = $1::uuid AND d.operation_id = ANY ($2::uuid[])
            UNION
-           SELECT q.id, q.stream_id, q.batch_id, q.batch_size, q.passed FROM above a
+           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM above a
             CROSS JOIN LATERAL (
               SELECT d.queue_id AS id FROM ${predecessors} p
                 JOIN ${ids} d ON d.organization_id = p.organization_id AND d.operation_id = p.predecessor
                WHERE p.successor_id = a.id
               UNION ALL
-              SELECT d.queue_id FROM unnest(a.passed) AS o(id)
-                JOIN ${ids} d ON d.organization_id = $1::uuid AND d.operation_id = o.id
-              UNION ALL
               SELECT m.id FROM ${queue} m
                WHERE a.batch_size IS NOT NULL AND m.stream_id = a.stream_id AND m.batch_id = a.batch_id
                  AND m.batch_size IS NOT NULL) step
-             JOIN ${queue} q ON q.id = step.id AND (q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED') OR q.passed IS NOT NULL)
+             JOIN ${queue} q ON q.id = step.id AND q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
          ), raised AS (
            UPDATE ${queue} q SET ${RAISED}, updated_at = $3::timestamptz
              FROM (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE ${toBeRaised('l')}
@@ -368,10 +365,10 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
 
 /** What is not as it is where nothing is said: most fields of most operations say nothing. */
 function said(operation: NewOperation): Partial<NewOperation> {
-  const { payloadHash, follows } = operation;
+  const { payloadHash, after } = operation;
   const told: Partial<Record<keyof NewOperation, unknown>> = {
     payloadHash,
-    ...(follows === null ? {} : { follows }),
+    ...(after.length === 0 ? {} : { after }),
   };
   for (const [, field] of INSERTED) {
     const value = operation[field];
@@ -396,7 +393,7 @@ function insertStatement({ streams, queue, ids, predecessors }: Tables): string 
   ).join(', ');
   return `
     WITH input AS MATERIALIZED (
-      SELECT * FROM jsonb_to_recordset($3::jsonb) AS i(${record}, "payloadHash" text, "follows" uuid)
+      SELECT * FROM jsonb_to_recordset($3::jsonb) AS i(${record}, "payloadHash" text, "after" uuid[])
     ), fresh AS (
       INSERT INTO ${ids} (organization_id, operation_id, stream_id, sequence_number, queue_id, payload_hash)
       SELECT $1::uuid, i."operationId", i."streamId", i."sequenceNumber", i."id", decode(i."payloadHash", 'hex')
@@ -413,7 +410,9 @@ function insertStatement({ streams, queue, ids, predecessors }: Tables): string 
        CROSS JOIN LATERAL (
          SELECT unnest(i."dependsOn") AS predecessor, 'DEPENDS_ON' AS kind
          UNION ALL
-         SELECT i."follows", 'PREVIOUS') e
+         SELECT i."previousOperationId", 'PREVIOUS'
+         UNION ALL
+         SELECT unnest(i."after"), 'ORDER') e
        WHERE e.predecessor IS NOT NULL GROUP BY i."id", e.predecessor
     ), progress AS (
       UPDATE ${streams} s

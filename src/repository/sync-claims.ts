@@ -28,6 +28,7 @@ import {
 } from './column.ts';
 import type { Database, RawRow } from './database.ts';
 import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+import { passable, STANDING } from './sync-blocking.ts';
 
 /** An operation that this worker alone may apply, until its lease ends. */
 export interface ClaimedOperation {
@@ -237,61 +238,37 @@ export function syncClaims(db: Database): SyncClaims {
   const endedWell = (state: string, id: string): string =>
     `(${state}.status = 'COMPLETED' OR ${state}.id IS NULL AND ${id}.final_state ->> 'status' = 'COMPLETED')`;
 
-  /** The operation (p) of an id (d) among what is ahead (n); always by the indexes, since OFFSET 0 forbids other joins. */
-  const lookUp = `
-        LEFT JOIN LATERAL (SELECT * FROM ${ids} i WHERE i.organization_id = c.organization_id AND i.operation_id = n.predecessor OFFSET 0) d ON true
-        LEFT JOIN LATERAL (SELECT * FROM ${queue} i WHERE i.id = d.queue_id OFFSET 0) p ON true
-        LEFT JOIN candidate w ON w.id = d.queue_id`;
-
-  /** What a candidate (alias c) may pass: it waits for somebody, and they have no column in common. */
-  const mayPass = `c.disjoint_proceeds AND coalesce(p.status IN ('CONFLICT', 'PARKED', 'BLOCKED', 'WAITING_APPROVAL', 'PAUSED')
-          AND NOT c.fields && p.fields AND NOT '*' = ANY (c.fields) AND NOT '*' = ANY (p.fields), false)`;
-
-  const sameEntity = '(p.entity_type, p.entity_id) = (c.entity_type, c.entity_id)';
-  /** Whether there may be more ahead than `p`: what it has passed, what is ahead of what is passed, what it may pass. */
-  const leadsOn = `coalesce(${sameEntity} AND (p.status = 'COMPLETED' OR ${mayPass} OR w.id IS NOT NULL AND p.disjoint_proceeds), false)`;
-
   /**
-   * What is ahead of the operations in `candidate` and has not ended well. Those are unready that have something ahead of
-   * them which they may not pass and which is not taken with them; and those that follow. What one has passed stays ahead
-   * of all that follow it, also once that one has ended, until it has ended well itself or is cancelled.
+   * What keeps the operations in `candidate` from being taken: what has not ended well before them, and which they may not
+   * pass (see `passable`). An operation of a type whose operations pass others has all that is ahead of it on its entity
+   * for its predecessors, so that nothing need be followed. Those are unready of which that is not taken with them; and
+   * those that wait for such.
    */
   const readiness = `
-    ahead AS (
-      SELECT c.id AS candidate, n.predecessor, d.queue_id AS id, w.id AS within, p.status IS DISTINCT FROM 'COMPLETED' AS open,
-             n.previous AND ${mayPass} AS passes, ${leadsOn} AS leads_on
-        FROM candidate c CROSS JOIN LATERAL (
-          SELECT e.predecessor, e.kind = 'PREVIOUS' AS previous FROM ${predecessors} e WHERE e.successor_id = c.id OFFSET 0) n ${lookUp}
-       WHERE p.passed IS NOT NULL OR NOT coalesce(${endedWell('p', 'd')}, false)
-      UNION
-      SELECT c.id, n.predecessor, d.queue_id, w.id, p.status IS DISTINCT FROM 'COMPLETED', ${mayPass}, a.open AND ${leadsOn}
-        FROM ahead a JOIN candidate c ON c.id = a.candidate
-       CROSS JOIN LATERAL (
-          SELECT e.predecessor, e.kind = 'PREVIOUS' AS previous FROM ${predecessors} e WHERE a.open AND e.successor_id = a.id
-          UNION ALL
-          SELECT unnest(f.passed), true FROM ${queue} f WHERE NOT a.open AND f.id = a.id) n ${lookUp}
-       WHERE a.leads_on AND (n.previous OR ${sameEntity}) AND (a.open OR p.status <> 'CANCELLED')
-         AND (p.passed IS NOT NULL OR NOT coalesce(${endedWell('p', 'd')}, false))
-    ), passing AS (
-      SELECT a.candidate, array_agg(DISTINCT a.predecessor) AS passed FROM ahead a WHERE a.open AND a.passes GROUP BY a.candidate
-    ), edge AS MATERIALIZED (
-      SELECT DISTINCT a.candidate AS successor, a.predecessor, a.within FROM ahead a WHERE a.open AND NOT a.passes
+    edge AS MATERIALIZED (
+      SELECT c.id AS successor, e.predecessor, w.id AS within
+        FROM candidate c
+       CROSS JOIN LATERAL (SELECT * FROM ${predecessors} i WHERE i.successor_id = c.id OFFSET 0) e
+        LEFT JOIN LATERAL (SELECT * FROM ${ids} i WHERE i.organization_id = c.organization_id AND i.operation_id = e.predecessor OFFSET 0) d ON true
+        LEFT JOIN LATERAL (SELECT * FROM ${queue} i WHERE i.id = d.queue_id OFFSET 0) p ON true
+        LEFT JOIN candidate w ON w.id = d.queue_id
+       WHERE NOT coalesce(${endedWell('p', 'd')}, false)
+         AND NOT CASE WHEN p.id IS NULL THEN e.kind = 'ORDER' ELSE p.status IN ${STANDING} AND ${passable('e', 'c', 'p')} END
     ), unready AS (
       SELECT e.successor FROM edge e WHERE e.within IS NULL
       UNION
       SELECT e.successor FROM edge e JOIN unready u ON u.successor = e.within
     )`;
 
-  const candidateColumns =
-    'q.id, q.organization_id, q.entity_type, q.entity_id, q.fields, q.disjoint_proceeds';
+  const candidateColumns = 'q.id, q.organization_id, q.fields, q.disjoint_proceeds';
 
   /** What something CRITICAL waits for is applied before anybody has approved it, and reviewed afterwards. */
   const take = (token: string, lease: string, at: string): string => `
-    UPDATE ${queue} q SET status = 'IN_PROGRESS', claim_token = ${token}::uuid, claims = q.claims + 1, passed = s.passed,
+    UPDATE ${queue} q SET status = 'IN_PROGRESS', claim_token = ${token}::uuid, claims = q.claims + 1,
            review_required = q.review_required OR q.lane = 'CRITICAL' AND q.requires_approval AND q.approved_by IS NULL,
            lease_expires_at = clock_timestamp() + ${lease}::double precision * interval '1 millisecond',
            attempted_at = ${at}, updated_at = ${at}
-      FROM candidate c LEFT JOIN passing s ON s.candidate = c.id`;
+      FROM candidate c`;
 
   const claimText = `
     WITH RECURSIVE batch AS MATERIALIZED (

@@ -36,16 +36,28 @@ export interface AdmissionFinding {
   /** When the operations around its number took effect. */
   readonly effectiveBefore: Timestamp | null;
   readonly effectiveAfter: Timestamp | null;
-  readonly last: { readonly operationId: UUID; readonly sequenceNumber: number } | null;
+  readonly last: (Ahead & { readonly operationId: UUID; readonly sequenceNumber: number }) | null;
   /** Whose the operation is that it names as the one before it. Of one that has been removed the entity is not known. */
-  readonly previous: {
-    readonly userId: UUID;
-    readonly installationId: string;
-    readonly entityType: string | null;
-    readonly entityId: string | null;
-  } | null;
+  readonly previous:
+    | (Ahead & {
+        readonly userId: UUID;
+        readonly installationId: string;
+        readonly entityType: string | null;
+        readonly entityId: string | null;
+      })
+    | null;
   /** Whose the session is that it names. */
   readonly sessionUserId: UUID | null;
+}
+
+/** What an operation says of what is ahead of it on its entity. */
+export interface Ahead {
+  /** COMPLETED, or so long ago that it has been removed. */
+  readonly done: boolean;
+  /** Whether it may have passed something. */
+  readonly disjointProceeds: boolean;
+  /** Where it may have: what is ahead of it and has not ended well. */
+  readonly ahead: readonly UUID[];
 }
 
 /** An operation that took an id before. */
@@ -90,11 +102,18 @@ function lookStatement(db: Database): string {
     SELECT o.effective_at FROM (
       SELECT n.queue_id FROM ${ids} n WHERE n.stream_id = a."streamId" AND n.sequence_number ${comparison} a."lateNumber"
        ORDER BY n.sequence_number ${order} LIMIT 1) n JOIN ${queue} o ON o.id = n.queue_id`;
+  const lastWhere = (condition: string): string => `
+          SELECT l.id, l.operation_id, l.sequence_number, l.disjoint_proceeds, l.status = 'COMPLETED' AS done FROM ${queue} l
+           WHERE l.stream_id = a."streamId" AND l.entity_type = a."entityType" AND l.entity_id = a."entityId"
+             AND l.sequence_number < coalesce(a."before", ${2n ** 63n - 1n}) AND ${condition}
+           ORDER BY l.sequence_number DESC LIMIT 1`;
   return `
     SELECT a."position"::text AS position, encode(taken.payload_hash, 'hex') AS taken_hash,
            taken.user_id::text AS taken_by, waits.critical::text AS critical, same.number_taken::text AS number_taken,
            ${iso('below.effective_at')} AS effective_before, ${iso('above.effective_at')} AS effective_after,
            last.operation_id::text AS last_id, last.sequence_number::text AS last_number,
+           coalesce(last.done, previous.done)::text AS done, coalesce(last.disjoint_proceeds, previous.disjoint_proceeds)::text AS proceeds,
+           ahead.ahead::text AS ahead,
            previous.user_id::text AS previous_user, previous.installation_id AS previous_installation,
            previous.entity_type AS previous_type, previous.entity_id AS previous_entity,
            session.user_id::text AS session_user
@@ -112,15 +131,21 @@ function lookStatement(db: Database): string {
       LEFT JOIN LATERAL (${neighbour('<', 'DESC')}) below ON true
       LEFT JOIN LATERAL (${neighbour('>', 'ASC')}) above ON true
       LEFT JOIN LATERAL (
-        SELECT l.operation_id, l.sequence_number FROM ${queue} l
-         WHERE l.stream_id = a."streamId" AND l.entity_type = a."entityType" AND l.entity_id = a."entityId"
-           AND l.sequence_number < coalesce(a."before", ${2n ** 63n - 1n}) AND l.status <> 'CANCELLED'
-           AND NOT (a."open" AND l.status IN ('COMPLETED', 'FAILED', 'EXPIRED'))
-         ORDER BY l.sequence_number DESC LIMIT 1) last ON true
+        (${lastWhere(`NOT a."open" AND l.status <> 'CANCELLED'`)})
+        UNION ALL
+        (${lastWhere(`a."open" AND (l.runnable OR l.waiting) AND l.status NOT IN ('FAILED', 'EXPIRED')`)})) last ON true
       LEFT JOIN LATERAL (
-        SELECT s.user_id, s.installation_id, q.entity_type, q.entity_id
+        SELECT s.user_id, s.installation_id, q.entity_type, q.entity_id, q.id, q.disjoint_proceeds,
+               q.status IS NOT DISTINCT FROM 'COMPLETED' OR q.id IS NULL AND d.final_state ->> 'status' = 'COMPLETED' AS done
           FROM ${ids} d JOIN ${streams} s ON s.id = d.stream_id LEFT JOIN ${queue} q ON q.id = d.queue_id
          WHERE d.organization_id = $1::uuid AND d.operation_id = a."previousOperationId" LIMIT 1) previous ON true
+      LEFT JOIN LATERAL (
+        SELECT json_agg(e.predecessor) AS ahead
+          FROM ${predecessors} e LEFT JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+          LEFT JOIN ${queue} p ON p.id = d.queue_id
+         WHERE coalesce(last.disjoint_proceeds, previous.disjoint_proceeds) AND e.successor_id = coalesce(last.id, previous.id)
+           AND e.kind <> 'DEPENDS_ON' AND p.status IS DISTINCT FROM 'COMPLETED' AND p.status IS DISTINCT FROM 'CANCELLED'
+           AND d.final_state IS NULL) ahead ON true
       LEFT JOIN LATERAL (
         SELECT o.user_id FROM ${sessions} o
          WHERE o.id = a."sessionId" AND o.organization_id = $1::uuid LIMIT 1) session ON true
@@ -130,6 +155,11 @@ function lookStatement(db: Database): string {
 
 function finding(row: RawRow): AdmissionFinding {
   const { taken_by, taken_hash, critical, last_id, previous_user } = row;
+  const ahead: Ahead = {
+    done: row.done === 'true',
+    disjointProceeds: row.proceeds === 'true',
+    ahead: JSON.parse(row.ahead ?? '[]') as Ahead['ahead'],
+  };
   return {
     position: Number(row.position),
     taken: taken_by == null ? null : { userId: taken_by, payloadHash: taken_hash ?? '' },
@@ -137,11 +167,13 @@ function finding(row: RawRow): AdmissionFinding {
     numberTaken: row.number_taken === 'true',
     effectiveBefore: row.effective_before ?? null,
     effectiveAfter: row.effective_after ?? null,
-    last: last_id == null ? null : { operationId: last_id, sequenceNumber: Number(row.last_number) },
+    last:
+      last_id == null ? null : { ...ahead, operationId: last_id, sequenceNumber: Number(row.last_number) },
     previous:
       previous_user == null
         ? null
         : {
+            ...ahead,
             userId: previous_user,
             installationId: row.previous_installation ?? '',
             entityType: row.previous_type ?? null,

@@ -266,16 +266,37 @@ export function syncQueueQueries(scope: AuthorScope): SyncQueueQueries {
   const select = selectColumns(OPERATION, 't');
   const edges = db.table('sync_predecessors');
   /** That what the edge `e` leads to is over without having been applied. */
-  const isOver = `EXISTS (SELECT FROM ${ids} d JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ${ENDED_BADLY}
+  const isOver = `e.kind <> 'ORDER' AND EXISTS (SELECT FROM ${ids} d JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ${ENDED_BADLY}
     WHERE d.organization_id = e.organization_id AND d.operation_id = e.predecessor)`;
   /** That the operation `q` waits for what will not come any more. */
   const waitsInVain = `(EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND ${isOver})
     OR NOT ${isIncomplete(db, 'q')} AND EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'q')} AND m.status = 'CANCELLED'))`;
 
-  /** An operation no longer waits for these of its predecessors, nor for what its batch lacks or somebody cancelled of it. */
+  /**
+   * An operation no longer waits for these of its predecessors, but for what they waited for on its entity; nor for what
+   * its batch lacks or somebody cancelled of it.
+   */
   async function letGo(operation: OfflineSyncQueue, which: string): Promise<void> {
     const { id, streamId, batchId, batchSize } = operation;
-    await db.query(`DELETE FROM ${edges} e WHERE e.successor_id = $1::uuid AND ${which}`, [id]);
+    await db.query(
+      `WITH RECURSIVE gone AS (
+         SELECT e.predecessor, e.kind FROM ${edges} e WHERE e.successor_id = $1::uuid AND ${which}
+         UNION
+         SELECT e.predecessor, e.kind FROM gone g
+           JOIN ${ids} o ON o.organization_id = $2::uuid AND o.operation_id = g.predecessor
+           JOIN ${edges} e ON e.successor_id = o.queue_id AND e.kind = 'PREVIOUS' AND ${isOver}
+          WHERE g.kind = 'PREVIOUS'
+       ), cut AS (
+         DELETE FROM ${edges} e USING gone g WHERE e.successor_id = $1::uuid AND e.predecessor = g.predecessor
+       )
+       INSERT INTO ${edges} (successor_id, organization_id, predecessor, kind)
+       SELECT DISTINCT $1::uuid, $2::uuid, e.predecessor, e.kind FROM gone g
+         JOIN ${ids} o ON o.organization_id = $2::uuid AND o.operation_id = g.predecessor
+         JOIN ${edges} e ON e.successor_id = o.queue_id AND e.kind = 'PREVIOUS' AND NOT (${isOver})
+        WHERE g.kind = 'PREVIOUS'
+       ON CONFLICT DO NOTHING`,
+      [id, operation.organizationId],
+    );
     if (batchSize === null) return;
     await db.query(
       `UPDATE ${queue} q SET batch_size = CASE WHEN q.status <> 'CANCELLED' THEN n.members END

@@ -3,7 +3,7 @@ import type { SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-
 import type { SyncReason } from '../types/sync-reasons.ts';
 import type { Database, RawRow } from './database.ts';
 import { RAISED, toBeRaised } from './sync-admission.ts';
-import { held, isIncomplete, isMissing, mayPass, sharesBatch } from './sync-blocking.ts';
+import { held, isIncomplete, isMissing, passable, sharesBatch } from './sync-blocking.ts';
 import { MOST_CLAIMS } from './sync-claims.ts';
 import { OPEN } from './sync-conflicts.ts';
 import { stateJson } from './sync-queue.ts';
@@ -57,7 +57,7 @@ export interface SyncSweep {
   takeUpKnown(
     known: readonly { readonly entityType: string; readonly schemaVersion: number }[],
   ): Promise<readonly SweptOperation[]>;
-  /** The last operation of each circle that operations of several streams form. */
+  /** The last operation of each circle that operations of several streams form; admissions have had a minute to see it. */
   breakCycles(): Promise<readonly SweptOperation[]>;
   /** Operations that hold up others which do not show it: they came later, or whoever was to block them has died. */
   unshownHolders(): Promise<readonly Holder[]>;
@@ -71,6 +71,9 @@ export interface SyncSweep {
 }
 
 const LIMIT = 500;
+/** Of what may be part of a circle, how much is looked at in one sweep, and how far; by chance, so that all have their turn. */
+const MOST_STARTS = 1_000;
+const MOST_STEPS = 100_000;
 
 /** Looks after everything, or after the operations of some streams. */
 export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep {
@@ -84,6 +87,10 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
   const isWithin = (alias: string, place: number): string =>
     streamIds === undefined ? 'true' : `${alias}.stream_id = ANY ($${place}::uuid[])`;
   const poisoned = `q.runnable AND q.status = 'IN_PROGRESS' AND q.lease_expires_at < clock_timestamp() AND q.claims >= ${MOST_CLAIMS}`;
+  /** What an operation is in a circle: an atomic batch is one node, its first member. */
+  const node = (alias: string): string => `CASE WHEN ${alias}.batch_size IS NULL THEN ${alias}.id ELSE (
+    SELECT m.id FROM ${queue} m WHERE m.stream_id = ${alias}.stream_id AND m.batch_id = ${alias}.batch_id AND m.batch_size IS NOT NULL
+     ORDER BY m.id LIMIT 1) END`;
   /** That an operation (alias q) builds on one that has not arrived. */
   const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND ${isMissing(db)})`;
 
@@ -213,12 +220,12 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
              AND (q.batch_size IS NOT NULL OR EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id))
            UNION
            SELECT q.id FROM above a JOIN ${queue} o ON o.id = a.id CROSS JOIN LATERAL (
-             SELECT d.queue_id AS id FROM (
-               SELECT e.predecessor FROM ${edges} e WHERE e.successor_id = o.id UNION ALL SELECT unnest(o.passed)) e
-               JOIN ${ids} d ON d.organization_id = o.organization_id AND d.operation_id = e.predecessor
+             SELECT d.queue_id AS id FROM ${edges} e
+               JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+              WHERE e.successor_id = o.id
              UNION ALL
              SELECT m.id FROM ${queue} m WHERE ${sharesBatch('m', 'o')}) step
-             JOIN ${queue} q ON q.id = step.id AND (q.status <> 'COMPLETED' OR q.passed IS NOT NULL)
+             JOIN ${queue} q ON q.id = step.id AND q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
          )
          UPDATE ${queue} c SET ${RAISED}, updated_at = $1::timestamptz
           WHERE c.id IN (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE ${toBeRaised('l')} ORDER BY l.id LIMIT ${LIMIT} FOR UPDATE OF l SKIP LOCKED)
@@ -254,21 +261,23 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
       change(
         `(q.runnable OR q.waiting) AND q.status IN ('PENDING', 'BLOCKED') AND q.id IN (
            WITH RECURSIVE way AS (
-             SELECT s.id AS start, s.id AS at, 0 AS depth FROM ${queue} s
-              WHERE s.runnable AND s.status = 'PENDING' AND (cardinality(s.depends_on) > 0 OR EXISTS (
-                SELECT FROM ${ids} o WHERE o.organization_id = s.organization_id
-                   AND o.operation_id = s.previous_operation_id AND o.stream_id <> s.stream_id))
-                AND s.queued_at < $1::timestamptz - interval '1 minute'
+             SELECT t.* FROM (
+               SELECT ${node('s')} AS start, ${node('s')} AS at, s.id AS last, 0 AS depth FROM ${queue} s
+                WHERE s.runnable AND s.status = 'PENDING' AND s.queued_at < $1::timestamptz - interval '1 minute'
+                  AND EXISTS (SELECT FROM ${edges} e JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+                         AND d.stream_id <> s.stream_id
+                        JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ('PENDING', 'BLOCKED') WHERE e.successor_id = s.id)
+                ORDER BY random() LIMIT ${MOST_STARTS}) t
              UNION
-             SELECT w.start, d.queue_id, w.depth + 1 FROM way w JOIN ${edges} e ON e.successor_id = w.at
+             SELECT w.start, ${node('p')}, greatest(w.last, p.id), w.depth + 1
+               FROM way w JOIN ${queue} o ON o.id = w.at
+               JOIN LATERAL (SELECT o.id UNION ALL SELECT m.id FROM ${queue} m WHERE ${sharesBatch('m', 'o')}) member ON true
+               JOIN ${edges} e ON e.successor_id = member.id
                JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
                JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ('PENDING', 'BLOCKED')
-              WHERE w.depth < 64 AND (w.depth = 0 OR w.at <> w.start)
-           ), circle AS (
-             SELECT w.start FROM way w WHERE w.depth > 0 AND w.at = w.start
+              WHERE w.depth < 64 AND (w.depth = 0 OR w.at <> w.start) AND ${node('p')} <> w.at
            )
-           SELECT c.start FROM circle c WHERE NOT EXISTS (
-             SELECT FROM way w JOIN circle o ON o.start = w.at WHERE w.start = c.start AND w.at > c.start))`,
+           SELECT w.last FROM (SELECT * FROM way LIMIT ${MOST_STEPS}) w WHERE w.depth > 0 AND w.at = w.start)`,
         'FAILED',
         'DEPENDENCY_CYCLE',
         'REJECTED',
@@ -280,7 +289,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
            FROM ${queue} c
           WHERE c.holding AND ${isWithin('c', 1)} AND (
             EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id AND s.status = 'PENDING'
-              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id AND NOT ${mayPass('s', 'c')})
+              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id AND NOT ${passable('e', 's', 'c')})
             OR EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'c')} AND m.status = 'PENDING'))
           LIMIT ${LIMIT}`,
         within,
@@ -321,9 +330,10 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
               AND NOT EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id
                 WHERE e.organization_id = q.organization_id AND e.predecessor = q.operation_id
                   AND s.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'EXPIRED'))
-              AND NOT EXISTS (SELECT FROM unnest(q.passed) AS o(id)
-                JOIN ${ids} d ON d.organization_id = q.organization_id AND d.operation_id = o.id
-                JOIN ${queue} s ON s.id = d.queue_id AND s.status NOT IN ('COMPLETED', 'CANCELLED'))
+              AND NOT (q.disjoint_proceeds AND EXISTS (SELECT FROM ${edges} e
+                JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
+                JOIN ${queue} p ON p.id = d.queue_id AND p.status NOT IN ('COMPLETED', 'CANCELLED')
+                WHERE e.successor_id = q.id))
             ORDER BY q.id LIMIT ${LIMIT} FOR UPDATE SKIP LOCKED
          ), cut AS (
            DELETE FROM ${edges} e USING old o WHERE e.successor_id = o.id

@@ -10,7 +10,7 @@ import { parseOperation } from '../validation/index.ts';
 import { type StreamLane, type SyncContext, wakeStreams } from './sync-context.ts';
 import { type Candidate, examine, type Refusal, type RefusedOperation, refusal } from './sync-examine.ts';
 import { comparison, type Repeated } from './sync-known.ts';
-import { placeOperations } from './sync-place.ts';
+import { type Placed, placeOperations } from './sync-place.ts';
 
 /** Operations in one call. */
 const MOST_OPERATIONS = 500;
@@ -101,11 +101,12 @@ function admit(
     const others = operations.filter(({ row }) => !stored.has(row.id)).map(({ candidate }) => candidate);
     const repeated = [...placed.repeated, ...(await takenMeanwhile(actor, admission, others))];
     const ready = fresh.filter(({ row }) => row.status === 'PENDING');
-    const urgent = fresh.filter(
-      ({ row }) =>
-        row.lane === 'CRITICAL' &&
-        (row.follows !== null || row.dependsOn.length > 0 || row.batchSize !== null),
-    );
+    const waits = ({ row }: Placed): boolean =>
+      row.previousOperationId !== null ||
+      row.after.length > 0 ||
+      row.dependsOn.length > 0 ||
+      row.batchSize !== null;
+    const urgent = fresh.filter((one) => one.row.lane === 'CRITICAL' && waits(one));
     const raised =
       urgent.length === 0 ? [] : await admission.raiseAncestors(urgent.map(({ row }) => row.operationId));
     const streams = new Map<string, StreamLane>();

@@ -58,13 +58,15 @@ function questionsOf(
   candidates: readonly Candidate[],
   { call, streams }: { readonly call: ReadonlySet<UUID>; readonly streams: Streams },
 ): readonly AdmissionQuestion[] {
-  return candidates.map(({ position, operationId, operation, key }): AdmissionQuestion => {
+  return candidates.map(({ position, operationId, operation, key, entity }): AdmissionQuestion => {
     const stream = streams.get(nameOf(key));
     if (stream === undefined) return { position, operationId, stream: null };
     const { entityType, entityId, sequenceNumber, previousOperationId, sessionId } = operation;
     const before = sequenceNumber ?? null;
     const asksLast = previousOperationId == null && stream.numberedBy !== null;
-    const asksPrevious = previousOperationId != null && !call.has(previousOperationId);
+    // One of the call may be there already; what it has passed is then ahead of this one too.
+    const mayBeThere = previousOperationId != null && !call.has(previousOperationId);
+    const asksPrevious = mayBeThere || entity?.options.disjointProceed === true;
     return {
       position,
       operationId,
@@ -72,7 +74,7 @@ function questionsOf(
         id: stream.id,
         lateNumber: before !== null && before <= highest(stream) ? before : null,
         lastOf: asksLast ? { entityType, entityId, before, open: previousOperationId === null } : null,
-        previousOperationId: asksPrevious ? previousOperationId : null,
+        previousOperationId: asksPrevious ? (previousOperationId ?? null) : null,
         sessionId: sessionId ?? null,
       },
     };

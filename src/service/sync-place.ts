@@ -30,7 +30,13 @@ import {
   repetitions,
   type Streams,
 } from './sync-known.ts';
-import { type Numbered, predecessorsOf, refuseCycles, refuseElsewhere } from './sync-predecessors.ts';
+import {
+  type EntityPlace,
+  type Numbered,
+  placesOf,
+  refuseCycles,
+  refuseElsewhere,
+} from './sync-predecessors.ts';
 
 /** An operation with its place in its stream. */
 export interface Placed {
@@ -73,15 +79,14 @@ export async function placeOperations(
   const numbered = number(own, { streams, findings }, refused);
   const within = await withinBatches(admission, numbered, refused);
   const here = refuseElsewhere(within, { call: candidates, findings }, refused);
-  const { previous, follows } = predecessorsOf(here, findings);
-  const acyclic = await refuseCycles(admission, here, { follows, findings }, refused);
+  const places = placesOf(here, findings);
+  const acyclic = await refuseCycles(admission, here, { places, findings }, refused);
   const lanes = lanesOf(acyclic, findings);
   const times = timesOf(context, acyclic, { findings, streams, options });
   const operations = acyclic.map((one) => ({
     candidate: one.candidate,
     row: rowOf(context, actor, one, {
-      previousOperationId: previous.get(one.candidate) ?? null,
-      follows: follows.get(one.candidate) ?? null,
+      ...(places.get(one.candidate) ?? NO_PLACE),
       lane: lanes.get(one.candidate) ?? 'NORMAL',
       time: times.of.get(one.candidate) ?? NO_TIME,
     }),
@@ -234,6 +239,7 @@ function lanesOf(numbered: readonly Numbered[], findings: Findings): ReadonlyMap
   );
 }
 
+const NO_PLACE: EntityPlace = { previousOperationId: null, after: [], disjointProceeds: false };
 const NO_TIME: CorrectedTime = { effectiveAt: null, measuredAt: null, skewMs: null };
 
 interface StreamTime {
@@ -297,7 +303,7 @@ function rowOf(
   context: SyncContext,
   actor: Actor,
   { candidate, stream, sequenceNumber }: Numbered,
-  place: Pick<NewOperation, 'previousOperationId' | 'follows' | 'lane'> & { readonly time: CorrectedTime },
+  place: Pick<NewOperation, 'lane'> & EntityPlace & { readonly time: CorrectedTime },
 ): NewOperation {
   const { operation, entity, key } = candidate;
   const { payload } = operation;
@@ -340,8 +346,8 @@ function rowOf(
     fields: touchedColumns(operation.operation, current),
     dependsOn: operation.dependsOn,
     previousOperationId: place.previousOperationId,
-    follows: place.follows,
-    disjointProceeds: entity?.options.disjointProceed === true && operation.batchSize === undefined,
+    after: place.after,
+    disjointProceeds: place.disjointProceeds,
     occurredAt,
     effectiveAt,
     clockSkewMs: skewMs,

@@ -1,4 +1,5 @@
-import type { LockedStream, SyncAdmission } from '../repository/sync-admission.ts';
+import type { LockedStream, NewOperation, SyncAdmission } from '../repository/sync-admission.ts';
+import type { Ahead } from '../repository/sync-look.ts';
 import { findCycle } from '../sync/dependencies.ts';
 import type { UUID } from '../types/ids.ts';
 import { type Candidate, type Identity, notValid, type Refusal, refusal } from './sync-examine.ts';
@@ -11,13 +12,11 @@ export interface Numbered {
   readonly sequenceNumber: number;
 }
 
-/** The operation before each one on its entity. */
-export interface Predecessors {
-  /** What it builds on. */
-  readonly previous: ReadonlyMap<Candidate, UUID>;
-  /** What it must not overtake: that, or what has not ended where it starts from something else. */
-  readonly follows: ReadonlyMap<Candidate, UUID>;
-}
+/** The place of an operation among the others on its entity. */
+export type EntityPlace = Pick<NewOperation, 'previousOperationId' | 'after' | 'disjointProceeds'>;
+
+/** Of how many operations ahead of it one may pass some: each of them is a predecessor of its own. */
+const MOST_PASSED = 64;
 
 const entityName = (stream: LockedStream, { operation }: Candidate): string =>
   JSON.stringify([stream.id, operation.entityType, operation.entityId]);
@@ -63,28 +62,50 @@ export function refuseElsewhere(
 
 const entityOf = ({ entityType, entityId }: Candidate['operation']) => ({ entityType, entityId });
 
-/** The operation before each one on its entity in its stream: what it says itself, else the last one there. */
-export function predecessorsOf(numbered: readonly Numbered[], findings: Findings): Predecessors {
-  const previous = new Map<Candidate, UUID>();
-  const follows = new Map<Candidate, UUID>();
+/**
+ * The operation before each one on its entity in its stream: what it says itself, else the last one there. Where that may
+ * have passed others, they are ahead of this one too. One may pass others itself only where all are known that are ahead
+ * of it: what its predecessor has ahead of it, or nothing, since that is done.
+ */
+export function placesOf(
+  numbered: readonly Numbered[],
+  findings: Findings,
+): ReadonlyMap<Candidate, EntityPlace> {
+  const places = new Map<Candidate, EntityPlace>();
+  const placed = new Map<UUID, Ahead>();
   const last = new Map<string, { operationId: UUID; sequenceNumber: number }>();
   for (const { candidate, stream, sequenceNumber } of numbered) {
-    const { previousOperationId } = candidate.operation;
+    const { operation, operationId, entity, position } = candidate;
+    const { previousOperationId } = operation;
     const name = entityName(stream, candidate);
-    const stored = findings.get(candidate.position)?.last ?? undefined;
+    const finding = findings.get(position);
+    const stored = finding?.last ?? undefined;
     const here = last.get(name);
     const before =
       here === undefined || (stored !== undefined && stored.sequenceNumber > here.sequenceNumber)
         ? stored
         : here;
     const named = previousOperationId === undefined ? before?.operationId : previousOperationId;
-    if (named != null) previous.set(candidate, named);
-    const after = named ?? before?.operationId;
-    if (after !== undefined) follows.set(candidate, after);
-    last.set(name, { operationId: candidate.operationId, sequenceNumber });
+    const next = named ?? before?.operationId;
+    const known =
+      next === undefined ? NOTHING_AHEAD : (placed.get(next) ?? finding?.previous ?? stored ?? undefined);
+    const inherited = known?.disjointProceeds === true ? known.ahead : [];
+    const after = named == null && next !== undefined ? [next, ...inherited] : inherited;
+    const ahead = named == null ? after : [named, ...after];
+    const disjointProceeds =
+      entity?.options.disjointProceed === true &&
+      operation.batchSize === undefined &&
+      known !== undefined &&
+      (known.done || known.disjointProceeds) &&
+      ahead.length <= MOST_PASSED;
+    places.set(candidate, { previousOperationId: named ?? null, after, disjointProceeds });
+    placed.set(operationId, { done: false, disjointProceeds, ahead });
+    last.set(name, { operationId, sequenceNumber });
   }
-  return { previous, follows };
+  return places;
 }
+
+const NOTHING_AHEAD: Ahead = { done: true, disjointProceeds: false, ahead: [] };
 
 /**
  * Refuses the operations that would close a circle. There can be one only where somebody already waits for an operation
@@ -93,13 +114,17 @@ export function predecessorsOf(numbered: readonly Numbered[], findings: Findings
 export async function refuseCycles(
   admission: SyncAdmission,
   numbered: readonly Numbered[],
-  { follows, findings }: Pick<Predecessors, 'follows'> & { readonly findings: Findings },
+  { places, findings }: { readonly places: ReadonlyMap<Candidate, EntityPlace>; readonly findings: Findings },
   refused: Map<Identity, Refusal>,
 ): Promise<readonly Numbered[]> {
-  const before = (candidate: Candidate): readonly UUID[] => [
-    ...candidate.operation.dependsOn,
-    ...(follows.has(candidate) ? [follows.get(candidate) ?? ''] : []),
-  ];
+  const before = (candidate: Candidate): readonly UUID[] => {
+    const { previousOperationId = null, after = [] } = places.get(candidate) ?? {};
+    return [
+      ...candidate.operation.dependsOn,
+      ...(previousOperationId === null ? [] : [previousOperationId]),
+      ...after,
+    ];
+  };
   const arrived = new Set<UUID>();
   const own = new Set(numbered.map(({ candidate }) => candidate.operationId));
   let possible = false;

@@ -1,12 +1,14 @@
 /**
  * What the tests of local storage run in processes of their own.
  *
- *   write <root> <writer> <count> <start>   puts objects 0..count-1 and says each outcome; object n not before
- *                                           n * 15 ms after the time `start`, so that several writers race for it
+ *   write <root> <writer> <count>           puts objects 0..count-1 and says each outcome
+ *   race <root> <writer> <count>            the same, once it has said that it is ready and was told a time: object n not
+ *                                           before n * 15 ms after that, so that several writers race for it
  *   fill <root>                             fills the small disk that <root> is, then makes it read-only
  *   inodes <root>                           runs out of inodes while it makes folders
  */
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,17 +16,25 @@ import { localStorage } from '../../src/storage/local.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
 import { keyOf, writtenBy } from './storage-child-data.ts';
 
-const [mode = '', root = '', writer = '0', count = '0', start = '0'] = process.argv.slice(2);
+const [mode = '', root = '', writer = '0', count = '0'] = process.argv.slice(2);
 const storage = localStorage({ path: root });
 
 if (mode === 'write') await write();
+else if (mode === 'race') await race();
 else if (mode === 'fill') await fill();
 else if (mode === 'inodes') await runOutOfInodes();
 else throw new Error(`Unknown mode ${mode}`);
 
-async function write(): Promise<void> {
+async function race(): Promise<void> {
+  writeSync(1, 'ready\n');
+  const [told] = (await once(process.stdin, 'data')) as [Buffer];
+  process.stdin.destroy();
+  await write(Number(told.toString()));
+}
+
+async function write(start = 0): Promise<void> {
   for (let n = 0; n < Number(count); n += 1) {
-    const early = Number(start) + n * 15 - Date.now();
+    const early = start + n * 15 - Date.now();
     if (early > 0) await sleep(early);
     const outcome = await codeOf(storage.put(keyOf(n), writtenBy(Number(writer), n)));
     writeSync(1, `${outcome} ${n}\n`);

@@ -283,10 +283,10 @@ describe('a full disk', () => {
 
 describe('other processes', { timeout: 60_000 }, () => {
   /** The outcomes that a writing child reported, by object, and how to wait for its end. */
-  function startWriter(writer: number, count: number, start = 0) {
+  function startWriter(mode: 'write' | 'race', writer: number, count: number) {
     const outcomes = new Map<number, string>();
-    const child = spawn(process.execPath, [CHILD, 'write', root, `${writer}`, `${count}`, `${start}`], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+    const child = spawn(process.execPath, [CHILD, mode, root, `${writer}`, `${count}`], {
+      stdio: ['pipe', 'pipe', 'inherit'],
     });
     let text = '';
     child.stdout.on('data', (chunk: Buffer) => {
@@ -294,7 +294,7 @@ describe('other processes', { timeout: 60_000 }, () => {
     });
     const ended = new Promise<void>((resolve) => {
       child.on('close', () => {
-        for (const line of text.split('\n').slice(0, -1)) {
+        for (const line of text.replace('ready\n', '').split('\n').slice(0, -1)) {
           const [outcome = '', n = ''] = line.split(' ');
           outcomes.set(Number(n), outcome);
         }
@@ -310,8 +310,9 @@ describe('other processes', { timeout: 60_000 }, () => {
 
   it('race for the same keys, and each key has one winner', async () => {
     const count = 60;
-    const start = Date.now() + 1_000;
-    const writers = [1, 2, 3, 4].map((writer) => ({ writer, ...startWriter(writer, count, start) }));
+    const writers = [1, 2, 3, 4].map((writer) => ({ writer, ...startWriter('race', writer, count) }));
+    await Promise.all(writers.map(({ started }) => started));
+    for (const { child } of writers) child.stdin.write(`${Date.now() + 50}`);
     await Promise.all(writers.map(({ ended }) => ended));
     const wins = new Map<number, number>();
     for (let n = 0; n < count; n += 1) {
@@ -331,7 +332,7 @@ describe('other processes', { timeout: 60_000 }, () => {
     for (let round = 0; round < rounds; round += 1) {
       root = join(base, `killed-${round}`);
       storage = localStorage({ path: root });
-      const writer = startWriter(round, 100_000);
+      const writer = startWriter('write', round, 100_000);
       await writer.started;
       await new Promise((resolve) => setTimeout(resolve, (round * 37) % 60));
       writer.child.kill('SIGKILL');

@@ -65,7 +65,7 @@ const VOCABULARIES: Readonly<Record<string, readonly string[]>> = {
   offline_sync_queue_outcome_known: SYNC_OUTCOMES,
   offline_sync_queue_priority_known: SYNC_PRIORITIES,
   offline_sync_queue_lane_known: SYNC_LANES,
-  sync_predecessors_kind_known: ['DEPENDS_ON', 'PREVIOUS'],
+  sync_predecessors_kind_known: ['DEPENDS_ON', 'ORDER', 'PREVIOUS'],
   sync_conflicts_conflict_type_known: CONFLICT_TYPES,
   sync_conflicts_status_known: CONFLICT_STATUSES,
   sync_conflicts_auto_resolution_strategy_known: CONFLICT_STRATEGIES,

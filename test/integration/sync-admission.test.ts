@@ -84,7 +84,7 @@ const bare = (deviceId: string, over: Partial<QueueOperationInput> = {}): Operat
 async function edges(...operations: readonly Operation[]): Promise<(string | undefined)[]> {
   const rows = await bench.sql<{ id: string; predecessor: string }>(
     `SELECT q.operation_id::text AS id, p.predecessor::text FROM care_backup.sync_predecessors p
-       JOIN care_backup.offline_sync_queue q ON q.id = p.successor_id WHERE p.kind = 'PREVIOUS'`,
+       JOIN care_backup.offline_sync_queue q ON q.id = p.successor_id WHERE p.kind <> 'DEPENDS_ON'`,
   );
   const found = new Map(rows.map(({ id, predecessor }) => [id, predecessor]));
   return operations.map(({ operationId }) => found.get(operationId));

@@ -178,6 +178,116 @@ test('an operation that has passed something is kept as long as that is open', a
   expect(await statuses(bench, one, two, three)).toEqual(Array(3).fill('not there'));
 });
 
+test.each(['REFUSED', 'CANCELLED'] as const)('what was passed and then %s holds nobody up', async (how) => {
+  await using bench = await aBench({
+    ...DISJOINT,
+    requiresApproval: ({ payload }) => payload.notes === 'one',
+  });
+  const { alice, id, update, process } = await alicesVisit(bench);
+  const [one, two, three] = [update({ notes: 'one' }), update({ minutes: 2 }), update({ notes: 'three' })];
+  await alice.queueOperations([one, two, three]);
+  await process();
+  expect(await statuses(bench, one, two, three)).toEqual(['WAITING_APPROVAL', 'COMPLETED', 'PENDING']);
+  if (how === 'CANCELLED') await alice.cancelOperation(one.operationId);
+  else await bench.as(BOB, { permissions: ['sync:admin'] }).refuseOperation(one.operationId);
+  await process();
+  expect(await statuses(bench, three)).toEqual(['COMPLETED']);
+  expect(await bench.visit(id)).toMatchObject({ notes: 'three', minutes: 2 });
+});
+
+test('past a conflict goes what is disjoint from it and from all that it holds up; the rest shows as BLOCKED', async () => {
+  await using bench = await aBench({ disjointProceed: true, strategies: ['MANUAL'] });
+  const { alice, id, update, process } = await alicesVisit(bench);
+  await bench.sql(`UPDATE visits SET notes = 'of the office' WHERE id = $1`, [id]);
+  const [one, same] = [update({ notes: 'one' }), update({ notes: 'same', status: 'DONE' })];
+  const [also, other] = [update({ status: 'LATE' }), update({ minutes: 2 })];
+  await alice.queueOperations([one]);
+  await process();
+  expect(await statuses(bench, one)).toEqual(['CONFLICT']);
+  await alice.queueOperations([same, also, other]);
+  await process();
+  await process();
+  expect(await statuses(bench, same, also, other)).toEqual(['BLOCKED', 'BLOCKED', 'COMPLETED']);
+  expect(await bench.visit(id)).toMatchObject({ notes: 'of the office', minutes: 2 });
+});
+
+test('whoever lets go of what was cancelled does not overtake what that waited for', async () => {
+  await using bench = await aBench({ strategies: ['CLIENT_WINS'] });
+  const { alice, id, update, process } = await alicesVisit(bench);
+  const [one, two, three, four] = [1, 2, 3, 4].map((minutes) => update({ minutes })) as [
+    Operation,
+    Operation,
+    Operation,
+    Operation,
+  ];
+  await alice.queueOperations([one, two, three, four]);
+  await alice.pauseOperation(one.operationId);
+  await alice.cancelOperation(two.operationId);
+  await alice.cancelOperation(three.operationId);
+  expect(await statuses(bench, four)).toEqual(['BLOCKED']);
+  await alice.resumeOperation(four.operationId);
+  await process();
+  expect(await statuses(bench, one, four)).toEqual(['PAUSED', 'PENDING']);
+  await alice.resumeOperation(one.operationId);
+  await process();
+  expect(await statuses(bench, one, four)).toEqual(['COMPLETED', 'COMPLETED']);
+  expect(await bench.visit(id)).toMatchObject({ minutes: 4 });
+});
+
+test('what builds on nothing is held up by what is before it, but not by its rejection', async () => {
+  await using bench = await aBench({ strategies: ['CLIENT_WINS'] });
+  const { alice, id, update, process } = await alicesVisit(bench);
+  const [one, two] = [update({ notes: 'one' }), update({ notes: 'two' })];
+  await alice.queueOperations([one, { ...two, previousOperationId: null }]);
+  await alice.pauseOperation(one.operationId);
+  await process();
+  expect(await statuses(bench, one, two)).toEqual(['PAUSED', 'PENDING']);
+  await alice.cancelOperation(one.operationId);
+  expect(await statuses(bench, two)).toEqual(['PENDING']);
+  await process();
+  expect(await statuses(bench, two)).toEqual(['COMPLETED']);
+  expect(await bench.visit(id)).toMatchObject({ notes: 'two' });
+});
+
+test('of a long row some pass, and none goes where something unknown is ahead', async () => {
+  await using bench = await aBench(DISJOINT);
+  const { device, alice, id, update, process } = await alicesVisit(bench);
+  const one = update({ notes: 'one' });
+  const passing = Array.from({ length: 100 }, (_, n) =>
+    update(n % 2 === 0 ? { minutes: n } : { status: `${n}` }),
+  );
+  const last = update({ notes: 'last' });
+  await alice.queueOperations([one, ...passing, last]);
+  await alice.pauseOperation(one.operationId);
+  await process();
+  const after = await statuses(bench, ...passing, last);
+  expect(after.filter((status) => status === 'COMPLETED').length).toBeGreaterThan(60);
+  expect(after.at(-1)).toBe('PENDING');
+  await alice.resumeOperation(one.operationId);
+  await process();
+  expect(await bench.visit(id)).toMatchObject({ notes: 'last', minutes: 98, status: '99' });
+
+  const missing = device.does({
+    operation: 'UPDATE',
+    entityType: 'VISIT',
+    entityId: id,
+    payload: { notes: 'm' },
+  });
+  const late = update({ amount: '2.00' }, { previousOperationId: missing.operationId });
+  const next = update({ minutes: 7 }, { previousOperationId: late.operationId });
+  await alice.queueOperations([late, next]);
+  await process();
+  expect(await statuses(bench, late, next)).toEqual(['PENDING', 'PENDING']);
+  await alice.queueOperations([missing]);
+  await alice.pauseOperation(missing.operationId);
+  await process();
+  expect(await statuses(bench, missing, late, next)).toEqual(['PAUSED', 'PENDING', 'PENDING']);
+  await alice.resumeOperation(missing.operationId);
+  await process();
+  expect(await statuses(bench, missing, late, next)).toEqual(Array(3).fill('COMPLETED'));
+  expect(await bench.visit(id)).toMatchObject({ notes: 'm', amount: '2.00', minutes: 7 });
+});
+
 const BATCH: readonly SyncPriority[] = ['HIGH', 'BACKGROUND'];
 test.each(BATCH)('an atomic batch takes its turn among single operations: %s', async (priority) => {
   await using bench = await createSyncBench();

@@ -135,6 +135,23 @@ test('a circle over three streams is opened at its last operation', async () => 
   expect(await sweepIn(DAY_MS).breakCycles()).toEqual([]);
 });
 
+test('a circle through an atomic batch is opened', async () => {
+  const [first, second] = [new Device(), new Device()];
+  const batch = { batchId: randomUUID(), batchSize: 2 };
+  const [one, two] = [aNote(first, batch), aNote(first, batch)];
+  const outside = { ...aNote(second), dependsOn: [two.operationId] };
+  await handIn(ALICE, one, two);
+  await handIn(ALICE, outside);
+  expect(await sweepIn(DAY_MS).breakCycles()).toEqual([]);
+  await bench.sql(
+    `INSERT INTO care_backup.sync_predecessors (successor_id, organization_id, predecessor, kind)
+     SELECT id, organization_id, $2::uuid, 'DEPENDS_ON' FROM care_backup.offline_sync_queue WHERE operation_id = $1`,
+    [one.operationId, outside.operationId],
+  );
+  expect(idsOf(await sweepIn(DAY_MS).breakCycles())).toEqual([outside.operationId]);
+  expect(await sweepIn(DAY_MS).breakCycles()).toEqual([]);
+});
+
 test('what a critical operation waits for goes with it, over streams', async () => {
   const [first, second] = [new Device(), new Device()];
   const [root, aside] = [aNote(first), aNote(first)];
