@@ -117,6 +117,8 @@ CREATE TABLE offline_sync_queue (
   approved_at timestamptz(3),
   -- The version of the entity that the approver saw.
   approval_version bigint,
+  -- It is CRITICAL, or one of the same author waits for it: it is applied without an approval, and reviewed.
+  approval_waived boolean NOT NULL DEFAULT false,
   review_required boolean NOT NULL DEFAULT false,
   last_attempt_error text,
   last_attempt_status_code integer,

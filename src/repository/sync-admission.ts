@@ -82,6 +82,7 @@ export interface NewOperation {
   readonly expiresAt: Timestamp | null;
   readonly maxRetries: number;
   readonly requiresApproval: boolean;
+  readonly approvalWaived: boolean;
   readonly reviewRequired: boolean;
   /** The same for all operations of a call. */
   readonly actor: Json;
@@ -105,13 +106,24 @@ export interface OperationEdge {
   readonly batchId: UUID | null;
 }
 
-/** What becomes of what something CRITICAL waits for: it goes with that, and waits for no approval either. */
-export const RAISED = `lane = 'CRITICAL', status = CASE WHEN status = 'WAITING_APPROVAL' THEN 'PENDING' ELSE status END,
-  status_reason = CASE WHEN status <> 'WAITING_APPROVAL' THEN status_reason END`;
-export const toBeRaised = (
-  alias: string,
-): string => `(${alias}.lane <> 'CRITICAL' OR ${alias}.status = 'WAITING_APPROVAL')
-  AND ${alias}.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')`;
+/** Whose CRITICAL operation waits for the one under `alias`; null: not known. That its own author's does waives its approval. */
+export const waivedBy = (alias: string): string =>
+  `CASE WHEN ${alias}.approval_waived THEN ${alias}.user_id END`;
+/**
+ * What goes with something CRITICAL that waits for it, of the CTE `above (id, own)`; `own`: that is of the same author.
+ * Another author's raises nothing that waits for an approval.
+ */
+export const toBeRaised = (queue: string): string => `
+  SELECT l.id, a.own FROM ${queue} l
+    JOIN (SELECT w.id, coalesce(bool_or(w.own), false) AS own FROM above w GROUP BY w.id) a ON a.id = l.id
+   WHERE l.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED') AND CASE WHEN a.own
+      THEN l.lane <> 'CRITICAL' OR NOT l.approval_waived OR l.status = 'WAITING_APPROVAL'
+      ELSE l.lane <> 'CRITICAL' AND l.status <> 'WAITING_APPROVAL' AND (NOT l.requires_approval OR l.approved_by IS NOT NULL) END
+   ORDER BY l.id`;
+/** What becomes of it, with `r` as `toBeRaised`. */
+export const RAISED = `lane = 'CRITICAL', approval_waived = approval_waived OR r.own,
+  status = CASE WHEN r.own AND status = 'WAITING_APPROVAL' THEN 'PENDING' ELSE status END,
+  status_reason = CASE WHEN NOT (r.own AND status = 'WAITING_APPROVAL') THEN status_reason END`;
 
 /** The most edges that are followed in search of a circle; a longer way is left to the sweeper. */
 const MOST_EDGES = 20_000;
@@ -154,6 +166,7 @@ const INSERTED: readonly (readonly [
   ['expires_at', 'expiresAt', 'timestamptz'],
   ['max_retries', 'maxRetries', 'integer'],
   ['requires_approval', 'requiresApproval', 'boolean', 'false'],
+  ['approval_waived', 'approvalWaived', 'boolean', 'false'],
   ['review_required', 'reviewRequired', 'boolean', 'false'],
   ['metadata', 'metadata', 'jsonb', `'{}'`],
 ];
@@ -336,10 +349,11 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
     async raiseAncestors(operationIds) {
       const rows = await db.query(
         `WITH RECURSIVE above AS (
-           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
+           SELECT q.id, ${waivedBy('q')} AS author, q.approval_waived AS own, q.stream_id, q.batch_id, q.batch_size
+             FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
             WHERE d.organization_id = $1::uuid AND d.operation_id = ANY ($2::uuid[])
            UNION
-           SELECT q.id, q.stream_id, q.batch_id, q.batch_size FROM above a
+           SELECT q.id, a.author, q.user_id = a.author, q.stream_id, q.batch_id, q.batch_size FROM above a
             CROSS JOIN LATERAL (
               SELECT d.queue_id AS id FROM ${predecessors} p
                 JOIN ${ids} d ON d.organization_id = p.organization_id AND d.operation_id = p.predecessor
@@ -351,9 +365,8 @@ export function syncAdmission(scope: BoundScope & { readonly db: Transaction }):
              JOIN ${queue} q ON q.id = step.id AND q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
          ), raised AS (
            UPDATE ${queue} q SET ${RAISED}, updated_at = $3::timestamptz
-             FROM (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE ${toBeRaised('l')}
-                    ORDER BY l.id FOR UPDATE OF l) a
-            WHERE q.id = a.id RETURNING q.stream_id
+             FROM (${toBeRaised(queue)} FOR UPDATE OF l) r
+            WHERE q.id = r.id RETURNING q.stream_id
          )
          SELECT DISTINCT stream_id::text AS stream_id FROM raised`,
         [organizationId, operationIds, now()],

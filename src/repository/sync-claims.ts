@@ -67,6 +67,7 @@ export interface ClaimedOperation {
   readonly requiresApproval: boolean;
   readonly approvedBy: UUID | null;
   readonly approvalVersion: number | null;
+  readonly approvalWaived: boolean;
   readonly reviewRequired: boolean;
   readonly actor: Json;
   readonly metadata: { readonly [key: string]: Json };
@@ -192,6 +193,7 @@ const CLAIMED: RowMapping<Omit<ClaimedOperation, 'after'>> = {
   requiresApproval: boolean('requires_approval'),
   approvedBy: nullable(uuid('approved_by')),
   approvalVersion: nullable(integer('approval_version')),
+  approvalWaived: boolean('approval_waived'),
   reviewRequired: boolean('review_required'),
   actor: json('actor'),
   metadata: json('metadata'),
@@ -262,10 +264,10 @@ export function syncClaims(db: Database): SyncClaims {
 
   const candidateColumns = 'q.id, q.organization_id, q.fields, q.disjoint_proceeds';
 
-  /** What something CRITICAL waits for is applied before anybody has approved it, and reviewed afterwards. */
+  /** What something CRITICAL of its author waits for is applied before anybody has approved it, and reviewed afterwards. */
   const take = (token: string, lease: string, at: string): string => `
     UPDATE ${queue} q SET status = 'IN_PROGRESS', claim_token = ${token}::uuid, claims = q.claims + 1,
-           review_required = q.review_required OR q.lane = 'CRITICAL' AND q.requires_approval AND q.approved_by IS NULL,
+           review_required = q.review_required OR q.approval_waived AND q.requires_approval AND q.approved_by IS NULL,
            lease_expires_at = clock_timestamp() + ${lease}::double precision * interval '1 millisecond',
            attempted_at = ${at}, updated_at = ${at}
       FROM candidate c`;

@@ -32,6 +32,8 @@ export interface AdmissionFinding {
   readonly taken: TakenId | null;
   /** The lane of what waits for it; null: nothing does. */
   readonly waitedIn: SyncLane | null;
+  /** Whether something of the same author waits for it that is applied without an approval. */
+  readonly waives: boolean;
   readonly numberTaken: boolean;
   /** When the operations around its number took effect. */
   readonly effectiveBefore: Timestamp | null;
@@ -109,7 +111,8 @@ function lookStatement(db: Database): string {
            ORDER BY l.sequence_number DESC LIMIT 1`;
   return `
     SELECT a."position"::text AS position, encode(taken.payload_hash, 'hex') AS taken_hash,
-           taken.user_id::text AS taken_by, waits.critical::text AS critical, same.number_taken::text AS number_taken,
+           taken.user_id::text AS taken_by, waits.critical::text AS critical, waits.waives::text AS waives,
+           same.number_taken::text AS number_taken,
            ${iso('below.effective_at')} AS effective_before, ${iso('above.effective_at')} AS effective_after,
            last.operation_id::text AS last_id, last.sequence_number::text AS last_number,
            coalesce(last.done, previous.done)::text AS done, coalesce(last.disjoint_proceeds, previous.disjoint_proceeds)::text AS proceeds,
@@ -123,7 +126,9 @@ function lookStatement(db: Database): string {
         SELECT d.payload_hash, s.user_id FROM ${ids} d JOIN ${streams} s ON s.id = d.stream_id
          WHERE d.organization_id = $1::uuid AND d.operation_id = a."operationId" LIMIT 1) taken ON true
       LEFT JOIN LATERAL (
-        SELECT bool_or(q.lane = 'CRITICAL') AS critical FROM ${predecessors} p JOIN ${queue} q ON q.id = p.successor_id
+        SELECT bool_or(q.lane = 'CRITICAL') AS critical,
+               bool_or(q.approval_waived AND q.user_id = (SELECT s.user_id FROM ${streams} s WHERE s.id = a."streamId")) AS waives
+          FROM ${predecessors} p JOIN ${queue} q ON q.id = p.successor_id
          WHERE p.organization_id = $1::uuid AND p.predecessor = a."operationId") waits ON true
       LEFT JOIN LATERAL (
         SELECT true AS number_taken FROM ${ids} n
@@ -164,6 +169,7 @@ function finding(row: RawRow): AdmissionFinding {
     position: Number(row.position),
     taken: taken_by == null ? null : { userId: taken_by, payloadHash: taken_hash ?? '' },
     waitedIn: critical == null ? null : critical === 'true' ? 'CRITICAL' : 'NORMAL',
+    waives: row.waives === 'true',
     numberTaken: row.number_taken === 'true',
     effectiveBefore: row.effective_before ?? null,
     effectiveAfter: row.effective_after ?? null,

@@ -178,7 +178,7 @@ const becomes = (status: string, reason: SyncReason | null = null): readonly str
 const AFRESH = `claims = 0, retry_count = 0, next_retry_at = NULL, last_attempt_error = NULL, validation_errors = '[]'`;
 
 /** Where an approval is needed and not there. */
-const WAITS = `q.requires_approval AND q.approved_by IS NULL AND q.lane <> 'CRITICAL'`;
+const WAITS = `q.requires_approval AND q.approved_by IS NULL AND NOT q.approval_waived`;
 const PENDING_OR_WAITING = `CASE WHEN ${WAITS} THEN 'WAITING_APPROVAL' ELSE 'PENDING' END`;
 const REASON_OR_WAITING = `CASE WHEN ${WAITS} THEN 'APPROVAL' END`;
 
@@ -233,13 +233,13 @@ function ownSets(intervention: Intervention, into: Parameters): readonly string[
       ];
     case 'EDIT': {
       const needs = `(q.requires_approval OR ${into.add(intervention.requiresApproval, 'boolean')})`;
-      const waits = `q.status = 'PENDING' AND ${needs} AND q.lane <> 'CRITICAL'`;
+      const waits = `q.status = 'PENDING' AND ${needs} AND NOT q.approval_waived`;
       return [
         `payload = ${into.add(jsonText(intervention.payload), 'jsonb')}`,
         `schema_version = ${into.add(intervention.schemaVersion, 'integer')}`,
         `fields = ${into.add(intervention.fields, 'text[]')}`,
         `requires_approval = ${needs}`,
-        `review_required = q.review_required OR ${needs} AND q.lane = 'CRITICAL'`,
+        `review_required = q.review_required OR ${needs} AND q.approval_waived`,
         `status = CASE WHEN ${waits} THEN 'WAITING_APPROVAL' ELSE q.status END`,
         `status_reason = CASE WHEN ${waits} THEN 'APPROVAL' ELSE q.status_reason END`,
       ];

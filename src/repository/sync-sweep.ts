@@ -2,7 +2,7 @@ import type { Timestamp, UUID } from '../types/ids.ts';
 import type { SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-sync.ts';
 import type { SyncReason } from '../types/sync-reasons.ts';
 import type { Database, RawRow } from './database.ts';
-import { RAISED, toBeRaised } from './sync-admission.ts';
+import { RAISED, toBeRaised, waivedBy } from './sync-admission.ts';
 import { held, isIncomplete, isMissing, passable, sharesBatch } from './sync-blocking.ts';
 import { MOST_CLAIMS } from './sync-claims.ts';
 import { OPEN } from './sync-conflicts.ts';
@@ -49,7 +49,7 @@ export interface SyncSweep {
   missingPredecessors(waitMs: number): Promise<readonly SweptOperation[]>;
   /** Such operations whose predecessors have all arrived since: their conflicts are taken back. */
   predecessorsArrived(): Promise<readonly SweptOperation[]>;
-  /** What CRITICAL operations wait for goes with them. */
+  /** What CRITICAL operations wait for goes with them; another author's once it is approved. */
   raiseLanes(): Promise<readonly SweptOperation[]>;
   /** BLOCKED operations that nothing blocks any more. */
   releaseBlocked(): Promise<readonly SweptOperation[]>;
@@ -216,10 +216,10 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
     async raiseLanes() {
       const rows = await db.query(
         `WITH RECURSIVE above AS (
-           SELECT q.id FROM ${queue} q WHERE q.lane = 'CRITICAL' AND q.runnable
+           SELECT q.id, ${waivedBy('q')} AS author, q.approval_waived AS own FROM ${queue} q WHERE q.lane = 'CRITICAL' AND q.runnable
              AND (q.batch_size IS NOT NULL OR EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id))
            UNION
-           SELECT q.id FROM above a JOIN ${queue} o ON o.id = a.id CROSS JOIN LATERAL (
+           SELECT q.id, a.author, q.user_id = a.author FROM above a JOIN ${queue} o ON o.id = a.id CROSS JOIN LATERAL (
              SELECT d.queue_id AS id FROM ${edges} e
                JOIN ${ids} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
               WHERE e.successor_id = o.id
@@ -228,8 +228,8 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
              JOIN ${queue} q ON q.id = step.id AND q.status NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
          )
          UPDATE ${queue} c SET ${RAISED}, updated_at = $1::timestamptz
-          WHERE c.id IN (SELECT l.id FROM ${queue} l JOIN above a ON a.id = l.id WHERE ${toBeRaised('l')} ORDER BY l.id LIMIT ${LIMIT} FOR UPDATE OF l SKIP LOCKED)
-         RETURNING ${SWEPT}`,
+           FROM (${toBeRaised(queue)} LIMIT ${LIMIT} FOR UPDATE OF l SKIP LOCKED) r
+          WHERE c.id = r.id RETURNING ${SWEPT}`,
         [now()],
       );
       return rows.map(swept);

@@ -59,8 +59,8 @@ export async function decide(
   handlerContext: HandlerContext,
 ): Promise<Decision> {
   const { operation, payload } = prepared;
-  const { approvalVersion } = operation;
-  if (approvalVersion !== null && approvalVersion !== subject.version && operation.lane !== 'CRITICAL') {
+  const { approvalVersion, approvalWaived } = operation;
+  if (approvalVersion !== null && approvalVersion !== subject.version && !approvalWaived) {
     return { ...NOTHING, end: endOf(operation, 'WAITING_APPROVAL', 'APPROVAL', { voided: true }) };
   }
   const decided = storedDecision(operation);

@@ -9,7 +9,7 @@ import { type CorrectedTime, correct, observe } from '../sync/clock.ts';
 import { admittedPriority, defaultPriority, dueAt } from '../sync/priority.ts';
 import type { Actor } from '../types/actor.ts';
 import type { Timestamp } from '../types/ids.ts';
-import type { QueueOptions, SyncLane, SyncPriority } from '../types/offline-sync.ts';
+import type { QueueOptions, SyncPriority } from '../types/offline-sync.ts';
 import type { SyncContext } from './sync-context.ts';
 import { touchedColumns } from './sync-entities.ts';
 import {
@@ -81,13 +81,13 @@ export async function placeOperations(
   const here = refuseElsewhere(within, { call: candidates, findings }, refused);
   const places = placesOf(here, findings);
   const acyclic = await refuseCycles(admission, here, { places, findings }, refused);
-  const lanes = lanesOf(acyclic, findings);
+  const urgency = urgencyOf(acyclic, findings);
   const times = timesOf(context, acyclic, { findings, streams, options });
   const operations = acyclic.map((one) => ({
     candidate: one.candidate,
     row: rowOf(context, actor, one, {
       ...(places.get(one.candidate) ?? NO_PLACE),
-      lane: lanes.get(one.candidate) ?? 'NORMAL',
+      urgency: urgency.get(one.candidate) ?? null,
       time: times.of.get(one.candidate) ?? NO_TIME,
     }),
   }));
@@ -215,26 +215,28 @@ async function withinBatches(
 const priorityOf = ({ operation, entity }: Candidate): SyncPriority =>
   admittedPriority(operation.priority, entity?.options.priority ?? defaultPriority(operation.entityType));
 
-/** CRITICAL for what is, for what something critical waits for, and for what shares an atomic batch with such. */
-function lanesOf(numbered: readonly Numbered[], findings: Findings): ReadonlyMap<Candidate, SyncLane> {
-  const critical = new Set(
-    numbered
-      .map(({ candidate }) => candidate)
-      .filter(
-        (candidate) =>
-          priorityOf(candidate) === 'CRITICAL' || findings.get(candidate.position)?.waitedIn === 'CRITICAL',
-      ),
-  );
-  const batches = new Set(
-    [...critical].flatMap(({ operation }) =>
-      operation.batchSize === undefined || operation.batchId === undefined ? [] : [operation.batchId],
+/** Whose CRITICAL operation it is, or waits for it: only its author's waives an approval. null: nobody's. */
+type Urgency = 'OWN' | 'OTHERS' | null;
+
+/** Also of what shares an atomic batch with such. */
+function urgencyOf(numbered: readonly Numbered[], findings: Findings): ReadonlyMap<Candidate, Urgency> {
+  const alone = (candidate: Candidate): Urgency => {
+    const finding = findings.get(candidate.position);
+    if (priorityOf(candidate) === 'CRITICAL' || finding?.waives === true) return 'OWN';
+    return finding?.waitedIn === 'CRITICAL' ? 'OTHERS' : null;
+  };
+  const batchOf = ({ operation }: Candidate): string | undefined =>
+    operation.batchSize === undefined ? undefined : operation.batchId;
+  const candidates = numbered.map(({ candidate }) => candidate);
+  const batches = new Map(
+    (['OTHERS', 'OWN'] as const).flatMap((urgency) =>
+      candidates.filter((one) => alone(one) === urgency).map((one) => [batchOf(one), urgency] as const),
     ),
   );
   return new Map(
-    numbered.map(({ candidate }) => {
-      const { batchId, batchSize } = candidate.operation;
-      const inBatch = batchSize !== undefined && batchId !== undefined && batches.has(batchId);
-      return [candidate, critical.has(candidate) || inBatch ? 'CRITICAL' : 'NORMAL'];
+    candidates.map((candidate) => {
+      const batch = batchOf(candidate);
+      return [candidate, (batch === undefined ? undefined : batches.get(batch)) ?? alone(candidate)];
     }),
   );
 }
@@ -303,7 +305,7 @@ function rowOf(
   context: SyncContext,
   actor: Actor,
   { candidate, stream, sequenceNumber }: Numbered,
-  place: Pick<NewOperation, 'lane'> & EntityPlace & { readonly time: CorrectedTime },
+  place: EntityPlace & { readonly urgency: Urgency; readonly time: CorrectedTime },
 ): NewOperation {
   const { operation, entity, key } = candidate;
   const { payload } = operation;
@@ -323,7 +325,8 @@ function rowOf(
       payload: current ?? payload,
       userId: actor.userId,
     }) === true;
-  const waits = approval && place.lane !== 'CRITICAL';
+  const approvalWaived = place.urgency === 'OWN';
+  const waits = approval && !approvalWaived;
   return {
     id: uuidv7(),
     streamId: stream.id,
@@ -355,11 +358,12 @@ function rowOf(
     status: held !== null ? 'PARKED' : waits ? 'WAITING_APPROVAL' : 'PENDING',
     statusReason: held ?? (waits ? 'APPROVAL' : null),
     priority,
-    lane: place.lane,
+    lane: place.urgency === null || waits ? 'NORMAL' : 'CRITICAL',
     dueAt: dueAt(now.toISOString(), priority),
     expiresAt: operation.expiresAt ?? null,
     maxRetries: operation.maxRetries ?? DEFAULT_RETRIES,
     requiresApproval: approval,
+    approvalWaived,
     reviewRequired: approval && !waits,
     actor: { branchIds: actor.branchIds, permissions: actor.permissions },
     metadata: operation.metadata ?? {},

@@ -31,7 +31,7 @@ export async function prepare(
   const { entityId, userId } = operation;
   const asked = { operation: operation.operation, entityId, payload, userId };
   const waits = operation.approvedBy === null && (operation.requiresApproval || entity.asksApproval(asked));
-  if (waits && operation.lane !== 'CRITICAL') return endOf(operation, 'WAITING_APPROVAL', 'APPROVAL');
+  if (waits && !operation.approvalWaived) return endOf(operation, 'WAITING_APPROVAL', 'APPROVAL');
   const actor = await actorFor(context, operation);
   if (actor === undefined) return endOf(operation, 'PARKED', 'ACTOR_UNKNOWN');
   const allowed = actor.permissions.some((held) => held === 'sync:write' || held === 'sync:admin');

@@ -223,7 +223,7 @@ export interface OfflineSyncQueue {
   readonly appliedVersion: number | null;
   readonly superseded: readonly string[];
   readonly priority: SyncPriority;
-  /** CRITICAL also for what a CRITICAL operation waits for. */
+  /** CRITICAL also for what a CRITICAL operation waits for; of another author's, once it has the approval that it needs. */
   readonly lane: SyncLane;
   readonly expiresAt: Timestamp | null;
   readonly retryCount: number;

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '../../src/repository/database.ts';
 import { syncSweep } from '../../src/repository/sync-sweep.ts';
+import type { QueueOperationInput } from '../../src/types/offline-sync.ts';
 import type { SyncOptions } from '../../src/types/sync-handler.ts';
 import {
   ALICE,
@@ -94,6 +95,132 @@ describe('an approval is asked for', () => {
     await alice.resolveConflict({ ...decision, data: { minutes: 3 } });
     expect(await bench.visit(id)).toMatchObject({ minutes: 3, amount: null });
   });
+});
+
+describe("another author's critical operation waives no approval", () => {
+  /** An edit of Alice's that needs an approval, and a clock-in of somebody that waits for it. */
+  async function waited(bench: SyncBench) {
+    const [device, other, id] = [new Device(), new Device(), await bench.aVisit()];
+    const edit = { operation: 'UPDATE', entityType: 'VISIT', entityId: id, schemaVersion: 2 } as const;
+    const previousVersion = await baseOf(bench, id);
+    const elsewhere = await bench.aVisit();
+    const first = device.does({
+      ...{ ...edit, entityId: elsewhere, payload: { notes: 'x' } },
+      previousVersion: await baseOf(bench, elsewhere),
+    });
+    const dependsOn = [first.operationId];
+    const paid = device.does({ ...edit, payload: { amount: '99.00' }, previousVersion, dependsOn });
+    const clockIn = (of: Device, over: Partial<QueueOperationInput> = {}) => {
+      const record = randomUUID();
+      const at = new Date().toISOString();
+      const payload = { id: record, branch_id: BRANCH_A, visit_id: id, kind: 'IN', at };
+      const create = { operation: 'CREATE', entityType: 'EVV_RECORD', entityId: record, payload } as const;
+      return of.does({ ...create, dependsOn: [paid.operationId], ...over });
+    };
+    const process = async () => {
+      await bench.as(ALICE).processPendingOperations(device.deviceId);
+      await bench.as(BOB).processPendingOperations(other.deviceId);
+    };
+    const lane = async ({ operationId }: { operationId: string }) =>
+      (await managerOf(bench).getOperation(operationId)).lane;
+    return { device, other, id, first, paid, clockIn, process, lane };
+  }
+
+  test.each(['BEFORE', 'AFTER'] as const)('which comes %s it', async (when) => {
+    await using bench = await createSyncBench({ syncOptions: { entities: ENTITIES } });
+    const { other, id, first, paid, clockIn, process, lane } = await waited(bench);
+    const critical = clockIn(other);
+    const alices = () => bench.as(ALICE).queueOperations([first, paid]);
+    if (when === 'AFTER') await alices();
+    await bench.as(BOB).queueOperation(critical);
+    if (when === 'BEFORE') await alices();
+    await sweepOf(bench).raiseLanes();
+    await bench.as(ALICE).pauseOperation(first.operationId);
+    await process();
+    expect(await standing(bench, paid)).toBe('WAITING_APPROVAL APPROVAL');
+    expect(await lane(paid)).toBe('NORMAL');
+    expect(await lane(first), 'which needs none').toBe('CRITICAL');
+    await managerOf(bench).approveOperation(paid.operationId);
+    expect((await sweepOf(bench).raiseLanes()).map(({ operationId }) => operationId)).toEqual([
+      paid.operationId,
+    ]);
+    await bench.as(ALICE).resumeOperation(first.operationId);
+    await process();
+    expect([await standing(bench, paid), await standing(bench, critical)]).toEqual([
+      'COMPLETED APPLIED',
+      'COMPLETED APPLIED',
+    ]);
+    expect(await managerOf(bench).getOperation(paid.operationId)).toMatchObject({
+      approvedBy: MANAGER,
+      reviewRequired: false,
+    });
+    expect(await bench.visit(id)).toMatchObject({ amount: '99.00' });
+  });
+
+  test('nor does it once that has been raised', async () => {
+    await using bench = await createSyncBench({ syncOptions: { entities: ENTITIES } });
+    const { other, first, clockIn, process, lane } = await waited(bench);
+    await bench.as(ALICE).queueOperation(first);
+    await bench.as(BOB).queueOperation(clockIn(other, { dependsOn: [first.operationId] }));
+    expect(await lane(first)).toBe('CRITICAL');
+    await bench.as(ALICE).editOperation(first.operationId, { payload: { amount: '99.00' } });
+    await sweepOf(bench).raiseLanes();
+    await process();
+    expect(await standing(bench, first)).toBe('WAITING_APPROVAL APPROVAL');
+  });
+
+  test('nor of what was handed in before its type was known', async () => {
+    await using bench = await createSyncBench({
+      syncOptions: { entities: [{ type: 'NOTE' }, { type: 'EVV_RECORD' }] },
+    });
+    const [device, other, id] = [new Device(), new Device(), await bench.aVisit()];
+    const payload = { amount: '77.00' };
+    const paid = device.does({ operation: 'UPDATE', entityType: 'VISIT', entityId: id, payload });
+    const clockIn = { operation: 'CREATE', entityType: 'EVV_RECORD', entityId: randomUUID() } as const;
+    await bench.as(ALICE).queueOperation(paid);
+    const critical = other.does({ ...clockIn, payload: {}, dependsOn: [paid.operationId] });
+    await bench.as(BOB).queueOperation(critical);
+    const later = await bench.open({
+      sync: { entities: [{ ...ENTITIES[0], type: 'VISIT', schemaVersion: 1 }, ...ENTITIES.slice(1)] },
+    });
+    await using _worker = await later.startWorker({ pollMs: 50 });
+    await expect.poll(() => standing(bench, paid)).toBe('WAITING_APPROVAL APPROVAL');
+    await sweepOf(bench).raiseLanes();
+    expect(await standing(bench, paid)).toBe('WAITING_APPROVAL APPROVAL');
+  });
+
+  test('her own does, through what somebody else did', async () => {
+    await using bench = await createSyncBench({ syncOptions: { entities: ENTITIES } });
+    const { device, other, paid, clockIn, first, process } = await waited(bench);
+    const note = { operation: 'CREATE', entityType: 'NOTE', entityId: randomUUID() } as const;
+    const payload = { id: note.entityId, branch_id: BRANCH_A, body: 'x' };
+    const between = other.does({ ...note, payload, dependsOn: [paid.operationId] });
+    await bench.as(ALICE).queueOperations([first, paid]);
+    await bench.as(BOB).queueOperation(between);
+    expect(await standing(bench, paid)).toBe('WAITING_APPROVAL APPROVAL');
+    await bench.as(ALICE).queueOperation(clockIn(device, { dependsOn: [between.operationId] }));
+    await process();
+    expect(await standing(bench, paid)).toBe('COMPLETED APPLIED');
+    expect(await managerOf(bench).getOperation(paid.operationId)).toMatchObject({ reviewRequired: true });
+  });
+});
+
+test.each(['CANCELLED', 'FAILED'])('nothing is raised beyond what has been %s', async (how) => {
+  await using bench = await createSyncBench({ syncOptions: { entities: ENTITIES } });
+  const [device, other, id] = [new Device(), new Device(), await bench.aVisit()];
+  const edit = { operation: 'UPDATE', entityType: 'VISIT', entityId: id, schemaVersion: 2 } as const;
+  const [before, over] = [
+    device.does({ ...edit, payload: { notes: 'x' } }),
+    device.does({ ...edit, payload: { minutes: 1 } }),
+  ];
+  const record = { operation: 'CREATE', entityType: 'EVV_RECORD', entityId: randomUUID() } as const;
+  await bench.as(ALICE).queueOperations([before, over]);
+  await bench.sql(
+    `UPDATE care_backup.offline_sync_queue SET status = $2, outcome = CASE $2 WHEN 'FAILED' THEN 'REJECTED' END WHERE operation_id = $1`,
+    [over.operationId, how],
+  );
+  await bench.as(BOB).queueOperation(other.does({ ...record, payload: {}, dependsOn: [over.operationId] }));
+  expect(await sweepOf(bench).raiseLanes()).toEqual([]);
 });
 
 test('a decision on what its author may not see leaves the conflict open for another', async () => {

@@ -115,7 +115,7 @@ describe('edits', () => {
     const critical = await changes(id, { minutes: 6 }, { previousOperationId: null });
     await handIn(one, critical);
     await bench.sql(
-      `UPDATE care_backup.offline_sync_queue SET priority = 'CRITICAL', lane = 'CRITICAL' WHERE operation_id = $1`,
+      `UPDATE care_backup.offline_sync_queue SET priority = 'CRITICAL', lane = 'CRITICAL', approval_waived = true WHERE operation_id = $1`,
       [critical.operationId],
     );
     expect(await alice().editOperation(one.operationId, { payload: { amount: '99.00' } })).toMatchObject({
