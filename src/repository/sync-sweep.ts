@@ -1,5 +1,5 @@
 import type { Timestamp, UUID } from '../types/ids.ts';
-import type { SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-sync.ts';
+import type { ConflictStatus, SyncEventType, SyncLane, SyncQueueStatus } from '../types/offline-sync.ts';
 import type { SyncReason } from '../types/sync-reasons.ts';
 import type { Database, RawRow } from './database.ts';
 import { RAISED, toBeRaised, waivedBy } from './sync-admission.ts';
@@ -94,6 +94,11 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
   /** That an operation (alias q) builds on one that has not arrived. */
   const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND ${isMissing(db)})`;
 
+  /** A CTE that ends the open conflicts of what was changed. */
+  const closes = (status: ConflictStatus, which = 'true'): string => `, closed AS (
+           UPDATE ${db.table('sync_conflicts')} t SET status = '${status}', resolved_at = $1::timestamptz, updated_at = $1::timestamptz
+             FROM changed c WHERE t.queue_id = c.id AND ${which} AND t.status IN ${OPEN})`;
+
   /** Changes the operations that `chosen` selects (alias q), and enters an event for each. `also`: further CTEs. */
   async function change(
     chosen: string,
@@ -185,6 +190,8 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
         'EXPIRED',
         'EXPIRED',
         'EXPIRED',
+        [],
+        closes('EXPIRED'),
       ),
 
     missingPredecessors: (waitMs) =>
@@ -208,9 +215,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
         null,
         'RESUMED',
         [],
-        `, closed AS (
-           UPDATE ${db.table('sync_conflicts')} t SET status = 'CANCELLED', resolved_at = $1::timestamptz, updated_at = $1::timestamptz
-             FROM changed c WHERE t.queue_id = c.id AND t.conflict_type = 'DEPENDENCY' AND t.status IN ${OPEN})`,
+        closes('CANCELLED', `t.conflict_type = 'DEPENDENCY'`),
       ),
 
     async raiseLanes() {

@@ -198,6 +198,8 @@ class Application {
         carriedOut === null ? 'AUTO_RESOLVED' : 'RESOLVED',
         carriedOut,
       );
+    } else if (operation.conflictId !== null && end.status === 'WAITING_APPROVAL') {
+      await this.#repository.closeConflict(operation.id, 'CANCELLED', null);
     } else if (operation.conflictResolution !== null && end.voided) {
       await this.#repository.reopenConflict(operation.id);
     }

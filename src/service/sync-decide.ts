@@ -58,18 +58,40 @@ export async function decide(
   base: Base,
   handlerContext: HandlerContext,
 ): Promise<Decision> {
-  const { operation, payload } = prepared;
-  const { approvalVersion, approvalWaived } = operation;
-  if (approvalVersion !== null && approvalVersion !== subject.version && !approvalWaived) {
-    return { ...NOTHING, end: endOf(operation, 'WAITING_APPROVAL', 'APPROVAL', { voided: true }) };
-  }
+  const { operation } = prepared;
+  const { approvedBy, approvalVersion, approvalWaived } = operation;
+  const waiting = {
+    ...NOTHING,
+    end: endOf(operation, 'WAITING_APPROVAL', 'APPROVAL', { voided: true }),
+  } as const;
   const decided = storedDecision(operation);
   const image = imageOf(prepared, base);
-  if (decided !== undefined && (decided.givesUp || decided.seenVersion === subject.version)) {
+  if (decided === undefined) {
+    const moved = approvalVersion !== null && approvalVersion !== subject.version;
+    return moved && !approvalWaived
+      ? waiting
+      : detect(context, prepared, subject, base, image, handlerContext);
+  }
+  if (decided.givesUp || decided.seenVersion === subject.version) {
     return carryOut(prepared, subject, decided, image);
   }
+  const again = await detect(context, prepared, subject, base, image, handlerContext);
+  // What was approved is what had been decided.
+  const voids = approvedBy !== null && !approvalWaived && again.end.status === 'COMPLETED';
+  return voids ? waiting : again;
+}
+
+async function detect(
+  context: SyncContext,
+  prepared: Prepared,
+  subject: Subject,
+  base: Base,
+  image: EntityRow | null | undefined,
+  handlerContext: HandlerContext,
+): Promise<Decision> {
+  const { operation, payload } = prepared;
   const detection = detectConflict(inputOf(prepared, subject, base));
-  const voided = decided !== undefined;
+  const voided = operation.conflictResolution !== null;
   switch (detection.kind) {
     case 'NOTHING':
       return {

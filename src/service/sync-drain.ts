@@ -335,8 +335,11 @@ class Attempt {
         ] as const;
       });
       const ends = settled.map(([, end]) => end);
-      for (const [one, end] of settled)
-        if (end.status !== 'COMPLETED' && end.voided) await repository.reopenConflict(one.id);
+      for (const [one, end] of settled) {
+        if (!end.voided) continue;
+        if (end.status === 'WAITING_APPROVAL') await repository.closeConflict(one.id, 'CANCELLED', null);
+        else if (end.status !== 'COMPLETED') await repository.reopenConflict(one.id);
+      }
       const events = settled.flatMap(([one, end]) => eventsOf(one, end));
       const ended = await syncOutcomes(transaction).finish(organizationId, this.#token, ends, [], events);
       for (const end of ends) if (ended.has(end.id)) this.#ends.set(end.id, end);

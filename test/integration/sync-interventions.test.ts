@@ -238,9 +238,31 @@ describe('approvals', () => {
     const decide = () => manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
     await expect(decide()).rejects.toMatchObject(STALE);
     expect(await bench.visit(id)).toMatchObject({ amount: '2.00' });
-    expect((await conflictOf(one)).status).toBe('PENDING_MANUAL');
-    await manager().approveOperation(one.operationId);
+    expect(await standings(one), 'detected again').toEqual(['CONFLICT CONFLICT']);
+    expect(await conflictOf(one)).toMatchObject({
+      status: 'PENDING_MANUAL',
+      serverVersion: { amount: '2.00' },
+    });
+    expect(await manager().getOperation(one.operationId)).toMatchObject({ approvedBy: null });
     expect(await decide()).toMatchObject({ status: 'RESOLVED' });
+    expect(await bench.visit(id)).toMatchObject({ amount: '5.00' });
+  });
+
+  test.each(['ALONE', 'IN A BATCH'])('nor where there is no conflict any more: %s', async (how) => {
+    const id = await bench.aVisit();
+    const batch = { batchId: randomUUID(), batchSize: 1 };
+    const one = await changes(id, { amount: '5.00' }, how === 'ALONE' ? {} : batch);
+    await bench.sql('UPDATE visits SET amount = 1');
+    await handIn(one);
+    await manager().approveOperation(one.operationId);
+    const { id: conflictId } = await conflictOf(one);
+    await bench.sql('UPDATE visits SET amount = NULL');
+    const decide = () => manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    expect(await decide()).toMatchObject({ status: 'CANCELLED' });
+    expect(await standings(one)).toEqual(['WAITING_APPROVAL APPROVAL']);
+    expect(await bench.visit(id)).toMatchObject({ amount: null });
+    await expect(decide()).rejects.toMatchObject(INVALID_STATE);
+    expect(await manager().approveOperation(one.operationId)).toMatchObject({ status: 'COMPLETED' });
     expect(await bench.visit(id)).toMatchObject({ amount: '5.00' });
   });
 });
@@ -262,6 +284,22 @@ describe('what has expired', () => {
     expect(await manager().getOperation(failed.operationId)).toMatchObject({ expiresAt: soon });
     await process();
     expect(await standings(one)).toEqual(['COMPLETED APPLIED']);
+  });
+
+  test('its conflict has too', async () => {
+    const id = await bench.aVisit();
+    const expiresAt = new Date(Date.now() + DAY_MS).toISOString();
+    const one = await changes(id, { amount: '5.00' }, { expiresAt });
+    await bench.sql('UPDATE visits SET amount = 1');
+    await handIn(one);
+    await manager().approveOperation(one.operationId);
+    const author = bench.as(ALICE, { permissions: ['sync:write', 'sync:resolve'] });
+    await author.resolveConflict({ conflictId: (await conflictOf(one)).id, strategy: 'CLIENT_WINS' });
+    await author.editOperation(one.operationId, { payload: { amount: '6.00' } });
+    expect((await conflictOf(one)).status).toBe('PENDING_MANUAL');
+    expect(await sweepIn(2 * DAY_MS).expireOverdue()).toHaveLength(1);
+    expect(await standings(one)).toEqual(['EXPIRED EXPIRED']);
+    expect(await conflictOf(one)).toMatchObject({ status: 'EXPIRED', resolvedAt: expect.any(String) });
   });
 
   test('a conflict is decided after its time', async () => {
