@@ -59,7 +59,7 @@ export async function decide(
   handlerContext: HandlerContext,
 ): Promise<Decision> {
   const { operation } = prepared;
-  const { approvedBy, approvalVersion, approvalWaived } = operation;
+  const { approvedBy, approvalVersion, approvalWaived, batchSize } = operation;
   const waiting = {
     ...NOTHING,
     end: endOf(operation, 'WAITING_APPROVAL', 'APPROVAL', { voided: true }),
@@ -67,7 +67,9 @@ export async function decide(
   const decided = storedDecision(operation);
   const image = imageOf(prepared, base);
   if (decided === undefined) {
-    const moved = approvalVersion !== null && approvalVersion !== subject.version;
+    // What an atomic batch does to the entity itself belongs to what was approved.
+    const version = batchSize === null ? subject.stateVersion : subject.loadedVersion;
+    const moved = approvalVersion !== null && approvalVersion !== version;
     return moved && !approvalWaived
       ? waiting
       : detect(context, prepared, subject, base, image, handlerContext);

@@ -51,8 +51,8 @@ export async function approve(
   requireSecondPerson(actor, operation);
   const { entityType, entityId } = operation;
   const { seenUpdatedAt = operation.updatedAt } = seen;
-  const version = await versionOf(context, actor, entityType, entityId);
-  const moved = (seen.seenVersion ?? version) !== version || seenUpdatedAt !== operation.updatedAt;
+  const { version, visible } = await versionOf(context, actor, entityType, entityId);
+  const moved = (seen.seenVersion ?? visible) !== visible || seenUpdatedAt !== operation.updatedAt;
   if (moved && operation.status === 'WAITING_APPROVAL') throw stale(operation);
   await intervene(context, actor, operation, {
     kind: 'APPROVE',

@@ -81,13 +81,16 @@ async function readSubjects(
   );
 }
 
-/** The version of an entity as the actor sees it, also of one that was deleted; 0: to him it was never there. */
+/**
+ * The version of an entity, also of one that was deleted, and the one that the actor sees: 0 where to him it was never
+ * there.
+ */
 export async function versionOf(
   context: SyncContext,
   actor: Actor,
   entityType: string,
   entityId: string,
-): Promise<number> {
+): Promise<{ readonly version: number; readonly visible: number }> {
   const entity = context.entities.get(entityType);
   if (entity === undefined) {
     throw new DataProtectionError('The entity type is not registered for sync', 'ENTITY_UNKNOWN');
@@ -96,7 +99,8 @@ export async function versionOf(
     async (transaction) => {
       const handler = handlerContext(context, actor, transaction);
       const subjects = await lockSubjects(transaction, entity, [entityId], handler);
-      return subjects.get(entityId)?.version ?? 0;
+      const subject = subjects.get(entityId);
+      return { version: subject?.stateVersion ?? 0, visible: subject?.version ?? 0 };
     },
     tenantSettings(context, actor.organizationId),
   );

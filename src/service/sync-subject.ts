@@ -13,6 +13,8 @@ export class Subject {
   #row: EntityRow | null;
   #presence: 'VISIBLE' | 'HIDDEN' | 'DELETED' | 'ABSENT';
   readonly branchId: string | null;
+  /** As `stateVersion` was before anything was written. */
+  readonly loadedVersion: number;
   /** Whether the state is to be written. */
   #changed = false;
 
@@ -23,6 +25,7 @@ export class Subject {
     this.#presence = presenceOf(loaded);
     this.branchId = loaded?.visible === true ? loaded.branchId : null;
     if (this.#presence !== 'HIDDEN') this.#notice(loaded);
+    this.loadedVersion = this.#state.version;
   }
 
   /** What the host did to the row without the library raises the version too. */
@@ -55,6 +58,11 @@ export class Subject {
   /** 0 also of what may not be seen: to the actor it was never there. */
   get version(): number {
     return this.#presence === 'HIDDEN' ? 0 : this.#state.version;
+  }
+
+  /** Also of what may not be seen: never to be shown. */
+  get stateVersion(): number {
+    return this.#state.version;
   }
 
   /** When a column last changed, or (an empty text) any of them; null: nobody knows. */

@@ -8,6 +8,7 @@ import {
   ALICE,
   BOB,
   BRANCH_A,
+  BRANCH_B,
   createSyncBench,
   Device,
   MANAGER,
@@ -181,6 +182,48 @@ describe('approvals', () => {
     await expect(approve(version)).rejects.toMatchObject(STALE);
     expect(await approve()).toMatchObject({ status: 'CONFLICT' });
     expect(await conflictOf(one)).toMatchObject({ conflictType: 'UPDATE_DELETE' });
+  });
+
+  test('of an atomic batch each counts, though they change one entity', async () => {
+    const id = await bench.aVisit();
+    const batch = { batchId: randomUUID(), batchSize: 3 };
+    const members = [
+      await changes(id, { minutes: 5 }, batch),
+      await changes(id, { amount: '1.00' }, batch),
+      await changes(id, { amount: '2.00' }, batch),
+    ];
+    await handIn(...members);
+    const [, first, second] = members.map(({ operationId }) => operationId);
+    await manager().approveOperation(first ?? '');
+    await bench.sql(`UPDATE visits SET notes = 'moved'`);
+    await expect(manager().approveOperation(second ?? '')).resolves.toMatchObject({ status: 'BLOCKED' });
+    expect(await standings(...members), 'what moved meanwhile is looked at again').toEqual([
+      'BLOCKED GROUP_FAILED',
+      'WAITING_APPROVAL APPROVAL',
+      'BLOCKED GROUP_FAILED',
+    ]);
+    await manager().approveOperation(first ?? '');
+    expect(await standings(...members)).toEqual(Array(3).fill('COMPLETED MERGED'));
+    expect(await bench.visit(id)).toMatchObject({ minutes: 5, amount: '2.00', notes: 'moved' });
+  });
+
+  test.each(['APPROVER', 'AUTHOR'])('one counts though the row is hidden from the %s', async (who) => {
+    const id = await bench.aVisit({ branch_id: who === 'APPROVER' ? BRANCH_A : BRANCH_B });
+    const { version } = await baseOf('VISIT', id);
+    const author = bench.as(ALICE, { branchIds: who === 'APPROVER' ? [BRANCH_A, BRANCH_B] : [BRANCH_A] });
+    const approver =
+      who === 'AUTHOR'
+        ? manager()
+        : bench.as(MANAGER, { permissions: ['sync:admin'], branchIds: [BRANCH_B] });
+    const one = await changes(id, { amount: '5.00' }, { branchId: who === 'APPROVER' ? BRANCH_B : BRANCH_A });
+    await author.queueOperation(one);
+    if (who === 'APPROVER') {
+      const told = approver.approveOperation(one.operationId, { seenVersion: version });
+      await expect(told, 'he has seen none').rejects.toMatchObject(STALE);
+    }
+    const seenVersion = who === 'APPROVER' ? 0 : version;
+    const { status } = await approver.approveOperation(one.operationId, { seenVersion });
+    expect(status).toBe(who === 'APPROVER' ? 'COMPLETED' : 'CONFLICT');
   });
 
   test('whoever decides a conflict approves of it, but for its author', async () => {
