@@ -62,6 +62,8 @@ CREATE TABLE offline_sync_queue (
   entity_id text NOT NULL,
   schema_version integer NOT NULL,
   payload jsonb NOT NULL,
+  -- Who edited it last.
+  edited_by uuid,
   -- As the device has it, of an operation that was edited.
   original_payload jsonb,
   original_schema_version integer,
@@ -137,6 +139,7 @@ CREATE TABLE offline_sync_queue (
   CONSTRAINT offline_sync_queue_ended CHECK ((status IN ('COMPLETED', 'FAILED')) = (outcome IS NOT NULL)),
   CONSTRAINT offline_sync_queue_rejected CHECK ((status = 'FAILED') = (outcome IS NOT DISTINCT FROM 'REJECTED')),
   CONSTRAINT offline_sync_queue_second_person CHECK (approved_by <> user_id),
+  CONSTRAINT offline_sync_queue_not_its_editor CHECK (approved_by <> edited_by),
   -- What is critical neither expires nor waits for approval.
   CONSTRAINT offline_sync_queue_critical CHECK (priority <> 'CRITICAL' OR status NOT IN ('EXPIRED', 'WAITING_APPROVAL'))
 );

@@ -56,6 +56,7 @@ const OPERATION: RowMapping<OfflineSyncQueue> = {
   schemaVersion: integer('schema_version'),
   payload: json('payload'),
   originalPayload: nullable(json('original_payload')),
+  editedBy: nullable(uuid('edited_by')),
   previousVersion: nullable(json('previous_version')),
   occurredAt: timestamp('occurred_at'),
   effectiveAt: nullable(timestamp('effective_at')),
@@ -122,13 +123,14 @@ export type Intervention =
     }
   | {
       readonly kind: 'EDIT';
+      readonly editedBy: UUID;
       readonly payload: EntityRow;
       readonly schemaVersion: number;
       readonly fields: readonly string[];
       /** Whether what it says now has to be approved. */
       readonly requiresApproval: boolean;
     }
-  /** Carries out a person's decision on its conflict; it is his approval too, unless he is the author. */
+  /** Carries out a person's decision on its conflict; it is his approval too, unless he is the author or edited it last. */
   | {
       readonly kind: 'DECIDE';
       readonly decision: object;
@@ -235,6 +237,7 @@ function ownSets(intervention: Intervention, into: Parameters): readonly string[
       const needs = `(q.requires_approval OR ${into.add(intervention.requiresApproval, 'boolean')})`;
       const waits = `q.status = 'PENDING' AND ${needs} AND NOT q.approval_waived`;
       return [
+        `edited_by = ${into.add(intervention.editedBy, 'uuid')}`,
         `payload = ${into.add(jsonText(intervention.payload), 'jsonb')}`,
         `schema_version = ${into.add(intervention.schemaVersion, 'integer')}`,
         `fields = ${into.add(intervention.fields, 'text[]')}`,
@@ -246,7 +249,7 @@ function ownSets(intervention: Intervention, into: Parameters): readonly string[
     }
     case 'DECIDE': {
       const by = into.add(intervention.decidedBy, 'uuid');
-      const approves = `q.requires_approval AND q.user_id <> ${by}`;
+      const approves = `q.requires_approval AND q.user_id <> ${by} AND q.edited_by IS DISTINCT FROM ${by}`;
       return [
         `conflict_resolution = ${into.add(jsonText(intervention.decision), 'jsonb')}`,
         `approved_by = CASE WHEN ${approves} THEN ${by} END, approved_at = CASE WHEN ${approves} THEN $4::timestamptz END`,

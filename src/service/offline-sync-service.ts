@@ -154,7 +154,7 @@ export class OfflineSyncService {
   }
 
   /**
-   * Lets an operation that waits for approval be applied, and applies it. Not by its author. `seen` binds the approval to
+   * Lets an operation that waits for approval be applied, and applies it. Not by its author, nor by who edited it last. `seen` binds the approval to
    * the entity and the operation as they were shown: where either has moved since, `CONFLICT_STALE`. Permission
    * `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`, `FORBIDDEN`.
    */
@@ -165,7 +165,7 @@ export class OfflineSyncService {
     return this.#state(operationId);
   }
 
-  /** Rejects an operation that waits for approval. Not by its author. Permission `sync:resolve`. */
+  /** Rejects an operation that waits for approval. Not by its author, nor by who edited it last. Permission `sync:resolve`. */
   async refuseOperation(operationId: UUID): Promise<OperationState> {
     requirePermission(this.#actor, 'sync:resolve');
     await refuse(this.#context, this.#actor, await this.#operation(operationId));
@@ -211,9 +211,9 @@ export class OfflineSyncService {
   }
 
   /**
-   * Decides a conflict and carries the decision out; unless it is the author's own, it counts as approval. Where the entity has changed since the version that was seen, nothing
-   * is decided: `CONFLICT_STALE`, and the conflict shows it as it is now. Both versions are kept. Permission
-   * `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`.
+   * Decides a conflict and carries the decision out; unless it is of the author, or of who edited it last, it counts as
+   * approval. Where the entity has changed since the version that was seen, nothing is decided: `CONFLICT_STALE`, and the
+   * conflict shows it as it is now. Both versions are kept. Permission `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`.
    */
   async resolveConflict(input: ResolveConflictInput): Promise<SyncConflict> {
     requirePermission(this.#actor, 'sync:resolve');

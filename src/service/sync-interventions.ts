@@ -35,13 +35,13 @@ export const cancel = (context: SyncContext, actor: Actor, operation: OfflineSyn
 export const redrive = (context: SyncContext, actor: Actor, operation: OfflineSyncQueue): Promise<void> =>
   intervene(context, actor, operation, { kind: 'REDRIVE' });
 
-/** Throws `FORBIDDEN` for the author. */
+/** Throws `FORBIDDEN` for the author and for who edited it last. */
 export async function refuse(context: SyncContext, actor: Actor, operation: OfflineSyncQueue): Promise<void> {
   requireSecondPerson(actor, operation);
   await intervene(context, actor, operation, { kind: 'REFUSE' });
 }
 
-/** Throws `FORBIDDEN` for the author, `CONFLICT_STALE` where entity or operation are not what the approver saw. */
+/** Throws `FORBIDDEN` for the author and for who edited it last, `CONFLICT_STALE` where entity or operation are not what the approver saw. */
 export async function approve(
   context: SyncContext,
   actor: Actor,
@@ -87,6 +87,7 @@ export async function edit(
   const asked = { operation: operation.operation, entityId, payload: payload ?? input.payload, userId };
   await intervene(context, actor, operation, {
     kind: 'EDIT',
+    editedBy: actor.userId,
     payload: input.payload,
     schemaVersion,
     fields: touchedColumns(operation.operation, payload),
@@ -152,8 +153,8 @@ async function follow(
 }
 
 function requireSecondPerson(actor: Actor, operation: OfflineSyncQueue): void {
-  if (actor.userId !== operation.userId) return;
-  throw new DataProtectionError('Whoever did something cannot approve it himself', 'FORBIDDEN');
+  if (actor.userId !== operation.userId && actor.userId !== operation.editedBy) return;
+  throw new DataProtectionError('Whoever did or edited something cannot approve it himself', 'FORBIDDEN');
 }
 
 const stale = (operation: OfflineSyncQueue): SyncError =>

@@ -206,6 +206,8 @@ export interface OfflineSyncQueue {
   readonly payload: EntityRow;
   /** As it was handed in, where somebody edited it since. */
   readonly originalPayload: EntityRow | null;
+  /** Who edited it last. */
+  readonly editedBy: UUID | null;
   readonly previousVersion: Partial<DataVersion> | null;
   readonly occurredAt: Timestamp;
   /** When it happened, by the server's clock; null where the device's clocks do not tell. */
@@ -469,7 +471,6 @@ export interface ProcessingSummary {
   readonly remaining: number;
 }
 
-/** A corrected operation. */
 export interface ApproveOperationInput {
   /** The version of the entity that the approver saw; the one that it has now where left out. */
   readonly seenVersion?: number;
@@ -477,6 +478,7 @@ export interface ApproveOperationInput {
   readonly seenUpdatedAt?: Timestamp;
 }
 
+/** A corrected operation. */
 export interface EditOperationInput {
   readonly payload: EntityRow;
   /** As it was where left out. */

@@ -252,6 +252,28 @@ describe('approvals', () => {
     expect(await bench.visit(byAuthor)).toMatchObject({ amount: '5.00' });
   });
 
+  test('whoever edited it last does not approve of it, nor by a decision', async () => {
+    const id = await bench.aVisit();
+    const one = await changes(id, { amount: '5.00' });
+    await handIn(one);
+    const other = bench.as(BOB, { permissions: ['sync:resolve'] });
+    const state = () => manager().getOperation(one.operationId);
+    await manager().editOperation(one.operationId, { payload: { amount: '9999.00' } });
+    expect(await state()).toMatchObject({ editedBy: MANAGER });
+    await expect(manager().approveOperation(one.operationId)).rejects.toMatchObject({ code: 'FORBIDDEN' });
+    await expect(manager().refuseOperation(one.operationId)).rejects.toMatchObject({ code: 'FORBIDDEN' });
+    await expect(
+      bench.sql('UPDATE care_backup.offline_sync_queue SET approved_by = $1', [MANAGER]),
+    ).rejects.toMatchObject({ constraint: 'offline_sync_queue_not_its_editor' });
+    await bench.sql('UPDATE visits SET amount = 1');
+    expect(await other.approveOperation(one.operationId)).toMatchObject({ status: 'CONFLICT' });
+    const { id: conflictId } = await conflictOf(one);
+    await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    expect(await state()).toMatchObject({ status: 'WAITING_APPROVAL', approvedBy: null });
+    expect(await other.approveOperation(one.operationId)).toMatchObject({ status: 'COMPLETED' });
+    expect(await bench.visit(id)).toMatchObject({ amount: '9999.00' });
+  });
+
   test('a refusal ends the conflict too', async () => {
     const id = await bench.aVisit();
     const one = await changes(id, { amount: '5.00' });
