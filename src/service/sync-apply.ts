@@ -15,7 +15,7 @@ import type { UUID } from '../types/ids.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
 import type { EntityChange, HandlerContext } from '../types/sync-handler.ts';
 import type { SyncContext } from './sync-context.ts';
-import { type Decision, decide, decideUnmerged, type FoundConflict } from './sync-decide.ts';
+import { type Decision, decide, decideUnmerged, type FoundConflict, withoutPlan } from './sync-decide.ts';
 import { eventsOf } from './sync-effects.ts';
 import { endOf, rejection, undecided } from './sync-failure.ts';
 import { Images } from './sync-images.ts';
@@ -175,7 +175,8 @@ class Application {
   }
 
   async #note({ prepared, subject, decision }: Step, written: EntityRow | null): Promise<void> {
-    if (decision.change !== null) subject.write(decision.change, written, prepared.operation.effectiveAt);
+    const at = decision.carriedOut?.decidedAt ?? prepared.operation.effectiveAt;
+    if (decision.change !== null) subject.write(decision.change, written, at);
     // Taken as it was: what the server filled in is what the client will see.
     const image = decision.clientImage === 'AS_WRITTEN' ? written : decision.clientImage;
     const { operation } = prepared;
@@ -196,7 +197,7 @@ class Application {
       await this.#repository.closeConflict(
         operation.id,
         carriedOut === null ? 'AUTO_RESOLVED' : 'RESOLVED',
-        carriedOut,
+        carriedOut && withoutPlan(carriedOut),
       );
     } else if (operation.conflictId !== null && end.status === 'WAITING_APPROVAL') {
       await this.#repository.closeConflict(operation.id, 'CANCELLED', null);

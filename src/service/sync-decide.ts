@@ -4,6 +4,7 @@ import { type DetectedConflict, type DetectionInput, detectConflict, differences
 import { stepsOf } from '../sync/json-pointer.ts';
 import { clientImage } from '../sync/merge-patch.ts';
 import { type Newest, type Resolution, resolveAutomatically, resolveByPerson } from '../sync/resolve.ts';
+import type { Timestamp } from '../types/ids.ts';
 import type { ConflictResolution, ConflictStrategy, EntityRow, SyncOutcome } from '../types/offline-sync.ts';
 import type { EntityChange, HandlerContext } from '../types/sync-handler.ts';
 import type { SyncContext } from './sync-context.ts';
@@ -18,6 +19,7 @@ export interface StoredDecision extends ConflictResolution {
   readonly writes: boolean;
   readonly outcome: Exclude<SyncOutcome, 'REJECTED'>;
   readonly superseded: readonly string[];
+  readonly decidedAt: Timestamp;
   /** That nothing is to be written, where there was no row to be seen: it holds whatever the entity is. */
   readonly givesUp: boolean;
 }
@@ -43,7 +45,7 @@ export interface Decision {
   readonly clientImage: EntityRow | null | undefined | 'AS_WRITTEN';
   readonly conflict: FoundConflict | null;
   /** A person's decision that is carried out with it. */
-  readonly carriedOut: ConflictResolution | null;
+  readonly carriedOut: StoredDecision | null;
 }
 
 const DEFAULT_STRATEGIES: readonly ConflictStrategy[] = ['FIELD_LEVEL_MERGE'];
@@ -302,7 +304,7 @@ function carryOut(
     change: change?.kind === 'UPDATE' && change.changed.length === 0 ? null : change,
     clientImage: image,
     conflict: null,
-    carriedOut: withoutPlan(decision),
+    carriedOut: decision,
   };
 }
 

@@ -132,6 +132,7 @@ async function decisionOf(
     writes: resolved.kind === 'WRITE',
     outcome: resolved.outcome,
     superseded: resolved.superseded,
+    decidedAt: context.clock.now().toISOString(),
     givesUp: unseen && resolved.kind === 'KEEP',
   };
 }

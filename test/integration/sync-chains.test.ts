@@ -322,9 +322,8 @@ test('a dependency that comes while a person’s decision is carried out leaves 
 
 const HOUR_MS = 3_600_000;
 
-test('the newest of a field wins, whatever else of its row was changed when', async () => {
-  const entities: SyncOptions['entities'] = [{ type: 'VISIT', strategies: ['NEWEST_WINS'] }];
-  await using bench = await createSyncBench({ syncOptions: { entities } });
+/** Hands in and applies edits of one visit, each from its first version and done some hours ago by its device's clock. */
+async function editsOf(bench: SyncBench) {
   const now = Date.now();
   const at = (hoursAgo: number) => ({
     bootId: 'b',
@@ -343,6 +342,13 @@ test('the newest of a field wins, whatever else of its row was changed when', as
     await bench.as(userId).processPendingOperations(device.deviceId);
     return operation;
   };
+  return { id, does };
+}
+
+test('the newest of a field wins, whatever else of its row was changed when', async () => {
+  const entities: SyncOptions['entities'] = [{ type: 'VISIT', strategies: ['NEWEST_WINS'] }];
+  await using bench = await createSyncBench({ syncOptions: { entities } });
+  const { id, does } = await editsOf(bench);
   await does(BOB, { status: 'Bob, an hour ago' }, 1);
   await does(BOB, { notes: 'five hours ago' }, 5);
   const older = await does(ALICE, { status: 'Alice, three hours ago', minutes: 3 }, 3);
@@ -357,6 +363,26 @@ test('the newest of a field wins, whatever else of its row was changed when', as
   });
   await does(ALICE, { notes: 'Alice, four hours ago' }, 4);
   expect(await bench.visit(id)).toMatchObject({ notes: 'Alice, four hours ago' });
+});
+
+test.each([
+  ['MANUAL', 'decided'],
+  ['CLIENT_WINS', 'Bob, five hours ago'],
+] as const)('what a person decided (%s) is newer than what was done before', async (strategy, notes) => {
+  const fieldStrategies = { '/notes': 'NEWEST_WINS' } as const;
+  const entities: SyncOptions['entities'] = [{ type: 'VISIT', fieldStrategies }];
+  await using bench = await createSyncBench({ syncOptions: { entities } });
+  const { id, does } = await editsOf(bench);
+  await bench.sql(`UPDATE visits SET notes = 'server', status = 'server' WHERE id = $1`, [id]);
+  const bobs = await does(BOB, { notes: 'Bob, five hours ago', status: 'Bob' }, 5);
+  expect(await standings(bench, bobs)).toEqual(['CONFLICT CONFLICT']);
+  const [conflict] = (await managerOf(bench).listConflicts({})).items;
+  const data = strategy === 'MANUAL' ? { data: { notes: 'decided', status: 'decided' } } : {};
+  await managerOf(bench).resolveConflict({ conflictId: conflict?.id ?? '', strategy, ...data });
+  expect(await bench.visit(id)).toMatchObject({ notes });
+  const older = await does(ALICE, { notes: 'Alice, three hours ago' }, 3);
+  expect(await standings(bench, older)).toEqual(['COMPLETED SUPERSEDED']);
+  expect(await bench.visit(id)).toMatchObject({ notes });
 });
 
 test('a merge that the host refuses is left to a person, where each side by itself would stand', async () => {
