@@ -288,6 +288,8 @@ function openSyncPool(connection: pg.ClientConfig, limits: SyncContext['limits']
     keepAlive: true,
     keepAliveInitialDelayMillis: 30_000,
     application_name: 'care-backup sync',
+    // What opens a transaction and what is read in it go out together: two answers fewer are waited for per operation.
+    pipeline: true,
     // Plans that are kept and not compiled, by indexes also where they are made while the tables are small; time limits,
     // and how values are written as text; nothing that would change what the host's triggers do, such as the time zone.
     onConnect: (client) =>

@@ -102,11 +102,13 @@ export function createDatabase(options: DatabaseOptions): Database {
         if (ended) throw new DataProtectionError('A transaction was used after its end', 'INTERNAL');
       };
       try {
-        await command(
+        const begun = command(
           client,
           ['BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE', ...local(settings)].join('; '),
         );
-        const result = await work(transaction);
+        // A client that pipelines sends the first statement behind it at once; that fails where this one does.
+        if (!isPipelined(client)) await begun;
+        const [, result] = await Promise.all([begun, work(transaction)]);
         ended = true;
         // PostgreSQL answers COMMIT with ROLLBACK where a statement had failed and the failure was swallowed.
         if ((await command(client, 'COMMIT')) !== 'COMMIT') {
@@ -132,6 +134,19 @@ function local(settings: TransactionSettings): readonly string[] {
   return Object.entries(settings).map(
     ([name, value]) => `SET LOCAL ${name.split('.').map(quoteIdent).join('.')} = ${quoteLiteral(value)}`,
   );
+}
+
+const isPipelined = (client: pg.ClientBase): boolean => 'pipeline' in client && client.pipeline === true;
+
+/** What statements say for a schema, made once: for those that are many and run all the time. */
+export function perSchema<T>(make: (db: Pick<Database, 'table'>) => T): (db: Pick<Database, 'table'>) => T {
+  const made = new Map<string, T>();
+  return (db) => {
+    const schema = db.table('');
+    const texts = made.get(schema) ?? make(db);
+    made.set(schema, texts);
+    return texts;
+  };
 }
 
 const RAW: pg.CustomTypesConfig = { getTypeParser: () => (text: string) => text };

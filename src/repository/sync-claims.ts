@@ -5,14 +5,10 @@ import {
   type EntityRow,
   SYNC_LANES,
   SYNC_OPERATIONS,
-  SYNC_OUTCOMES,
   SYNC_PRIORITIES,
-  SYNC_QUEUE_STATUSES,
   type SyncLane,
   type SyncOperation,
-  type SyncOutcome,
   type SyncPriority,
-  type SyncQueueStatus,
 } from '../types/offline-sync.ts';
 import {
   boolean,
@@ -75,26 +71,6 @@ export interface ClaimedOperation {
   readonly after: readonly UUID[];
 }
 
-/** What a successor has to know of the operation before it. */
-export interface Predecessor {
-  readonly operationId: UUID;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly operation: SyncOperation;
-  readonly schemaVersion: number;
-  readonly payload: EntityRow;
-  readonly originalPayload: EntityRow | null;
-  readonly originalSchemaVersion: number | null;
-  readonly previousVersion: Partial<DataVersion> | null;
-  readonly baseTrusted: boolean;
-  readonly previousOperationId: UUID | null;
-  readonly status: SyncQueueStatus;
-  readonly outcome: SyncOutcome | null;
-  readonly appliedVersion: number | null;
-  /** undefined: not known; null: deleted. */
-  readonly clientImage: EntityRow | null | undefined;
-}
-
 export interface ClaimRequest {
   readonly streamId: UUID;
   readonly lane: SyncLane;
@@ -138,8 +114,6 @@ export interface SyncClaims {
   claimBatch(request: ClaimRequest): Promise<BatchClaim>;
   /** One operation, whatever its lane, where it is ready. undefined: it is not, or somebody has it. */
   claimOne(id: UUID, request: Pick<ClaimRequest, 'token' | 'leaseMs'>): Promise<ClaimedOperation | undefined>;
-  /** Of these operation ids, those that are still known. */
-  predecessors(organizationId: UUID, operationIds: readonly UUID[]): Promise<readonly Predecessor[]>;
   /**
    * Gives claims back as if they had never been taken: neither an attempt nor a claim is counted. Gives those that
    * the token still held.
@@ -200,23 +174,6 @@ const CLAIMED: RowMapping<Omit<ClaimedOperation, 'after'>> = {
 };
 const AFTER = uuidArray('after');
 const UNREADY = uuidArray('unready');
-
-const PREDECESSOR: RowMapping<Omit<Predecessor, 'clientImage'>> = {
-  operationId: uuid('operation_id'),
-  entityType: text('entity_type'),
-  entityId: text('entity_id'),
-  operation: word('operation', SYNC_OPERATIONS),
-  schemaVersion: integer('schema_version'),
-  payload: json('payload'),
-  originalPayload: nullable(json('original_payload')),
-  originalSchemaVersion: nullable(integer('original_schema_version')),
-  previousVersion: nullable(json('previous_version')),
-  baseTrusted: boolean('base_trusted'),
-  previousOperationId: nullable(uuid('previous_operation_id')),
-  status: word('status', SYNC_QUEUE_STATUSES),
-  outcome: nullable(word('outcome', SYNC_OUTCOMES)),
-  appliedVersion: nullable(integer('applied_version')),
-};
 
 /** An operation that was claimed as often without an outcome is not claimed again: see `parkPoisoned`. */
 export const MOST_CLAIMS = 3;
@@ -391,23 +348,6 @@ export function syncClaims(db: Database): SyncClaims {
     async claimOne(id, { token, leaseMs }) {
       const [row] = await db.query(oneText, [id, token, leaseMs, now()], 'sync-claim-one');
       return row && decodeClaimed(row);
-    },
-
-    async predecessors(organizationId, operationIds) {
-      const rows = await db.query(
-        `SELECT ${selectColumns(PREDECESSOR, 'q')}, q.client_image::text AS client_image
-           FROM ${ids} d JOIN ${queue} q ON q.id = d.queue_id
-          WHERE d.organization_id = $1::uuid AND d.operation_id = ANY ($2::uuid[])`,
-        [organizationId, operationIds],
-        'sync-predecessors',
-      );
-      return rows.map((row) => {
-        const image = row.client_image ?? null;
-        return {
-          ...decodeColumns(PREDECESSOR, row),
-          clientImage: image === null ? undefined : (JSON.parse(image) as EntityRow | null),
-        };
-      });
     },
 
     release: (token, released) => release('q.id = ANY ($2::uuid[])', token, released),

@@ -2,7 +2,7 @@ import { uuidv7 } from 'uuidv7';
 import type { Json, Timestamp, UUID } from '../types/ids.ts';
 import type { EntityRow, SyncEventType, SyncOutcome, SyncQueueStatus } from '../types/offline-sync.ts';
 import { boolean, integer, json, jsonText, nullable, text } from './column.ts';
-import type { Database } from './database.ts';
+import { type Database, perSchema, type RawRow } from './database.ts';
 import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
 
 export interface EntityKey {
@@ -57,7 +57,8 @@ export interface NewSyncEvent {
 export interface SyncOutcomes {
   /**
    * Locks the states of entities, in one order for all callers; makes those that are not there (version 0). In no
-   * order.
+   * order. Of one that somebody else has made in the same moment it gives none: what was read behind it may be older
+   * than the lock, so the caller locks and reads again.
    */
   lockStates(organizationId: UUID, keys: readonly EntityKey[]): Promise<readonly EntityState[]>;
   /** The states as they are, without locks; those that are not there are left out. */
@@ -89,11 +90,10 @@ const STATE: RowMapping<EntityState> = {
   times: json('times'),
 };
 
-export function syncOutcomes(db: Database): SyncOutcomes {
+const TEXTS = perSchema((db) => {
   const queue = db.table('offline_sync_queue');
   const state = db.table('sync_entity_state');
   const events = db.table('sync_events');
-  const now = (): Timestamp => db.clock.now().toISOString();
 
   const wanted = `json_to_recordset($2::json) AS k("entityType" text, "entityId" text)`;
   /** By the index, however many rows the planner expects: OFFSET 0 keeps it from joining otherwise. */
@@ -110,7 +110,7 @@ export function syncOutcomes(db: Database): SyncOutcomes {
         SET version = excluded.version, row_hash = excluded.row_hash, deleted = excluded.deleted,
             times = excluded.times, updated_at = excluded.updated_at`;
 
-  const finishText = `
+  const finish = `
     WITH ended AS (
       UPDATE ${queue} q
          SET status = e."status", status_reason = e."reason", outcome = e."outcome", applied_version = e."appliedVersion",
@@ -142,54 +142,47 @@ export function syncOutcomes(db: Database): SyncOutcomes {
     )
     SELECT id::text AS id FROM ended`;
 
+  const lock = `
+    WITH wanted AS MATERIALIZED (
+      SELECT k."entityType", k."entityId" FROM ${wanted}
+       ORDER BY k."entityType" COLLATE "C", k."entityId" COLLATE "C"
+    ), made AS (
+      INSERT INTO ${state} (organization_id, entity_type, entity_id, version, updated_at)
+      SELECT $1::uuid, w."entityType", w."entityId", 0, $3::timestamptz FROM wanted w
+       WHERE NOT EXISTS (${one('w')})
+      ON CONFLICT DO NOTHING RETURNING *
+    )
+    SELECT ${selectColumns(STATE, 'l')} FROM wanted w CROSS JOIN LATERAL (${one('w')} FOR UPDATE) l
+     WHERE (SELECT count(*) FROM made) >= 0
+    UNION ALL SELECT ${selectColumns(STATE, 'm')} FROM made m`;
+
+  const read = `SELECT ${selectColumns(STATE, 's')} FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
+      AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"`;
+
+  return { finish, lock, read, write: upsertStates('$3') };
+});
+
+export function syncOutcomes(db: Database): SyncOutcomes {
+  const texts = TEXTS(db);
+  const now = (): Timestamp => db.clock.now().toISOString();
+  const states = (rows: readonly RawRow[]): readonly EntityState[] =>
+    rows.map((row) => decodeColumns(STATE, row));
   return {
-    async lockStates(organizationId, keys) {
-      const asked = JSON.stringify(keys);
-      const rows = await db.query(
-        `WITH wanted AS MATERIALIZED (
-           SELECT k."entityType", k."entityId" FROM ${wanted}
-            ORDER BY k."entityType" COLLATE "C", k."entityId" COLLATE "C"
-         ), made AS (
-           INSERT INTO ${state} (organization_id, entity_type, entity_id, version, updated_at)
-           SELECT $1::uuid, w."entityType", w."entityId", 0, $3::timestamptz FROM wanted w
-            WHERE NOT EXISTS (${one('w')})
-           ON CONFLICT DO NOTHING RETURNING *
-         )
-         SELECT ${selectColumns(STATE, 'l')} FROM wanted w CROSS JOIN LATERAL (${one('w')} FOR UPDATE) l
-          WHERE (SELECT count(*) FROM made) >= 0
-         UNION ALL SELECT ${selectColumns(STATE, 'm')} FROM made m`,
-        [organizationId, asked, now()],
-        'sync-lock-states',
-      );
-      if (rows.length === keys.length) return rows.map((row) => decodeColumns(STATE, row));
-      // Somebody made one in the same moment: it is not in this statement's snapshot.
-      const again = await db.query(
-        `SELECT ${selectColumns(STATE, 'l')}
-           FROM (SELECT * FROM ${wanted} ORDER BY k."entityType" COLLATE "C", k."entityId" COLLATE "C") w
-          CROSS JOIN LATERAL (${one('w')} FOR UPDATE) l`,
-        [organizationId, asked],
-      );
-      return again.map((row) => decodeColumns(STATE, row));
-    },
+    lockStates: async (organizationId, keys) =>
+      states(await db.query(texts.lock, [organizationId, JSON.stringify(keys), now()], 'sync-lock-states')),
 
-    async readStates(organizationId, keys) {
-      const rows = await db.query(
-        `SELECT ${selectColumns(STATE, 's')} FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
-            AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"`,
-        [organizationId, JSON.stringify(keys)],
-      );
-      return rows.map((row) => decodeColumns(STATE, row));
-    },
+    readStates: async (organizationId, keys) =>
+      states(await db.query(texts.read, [organizationId, JSON.stringify(keys)])),
 
-    async finish(organizationId, token, ends, states = [], told = []) {
+    async finish(organizationId, token, ends, changed = [], told = []) {
       const rows = await db.query(
-        finishText,
+        texts.finish,
         [
           organizationId,
           now(),
           token,
           jsonText(ends.map((end) => ({ ...end, imageKnown: end.clientImage !== undefined }))),
-          JSON.stringify(states),
+          JSON.stringify(changed),
           jsonText(told.map((event) => ({ ...event, id: uuidv7() }))),
           ends.map(({ id }) => id),
         ],
@@ -198,8 +191,8 @@ export function syncOutcomes(db: Database): SyncOutcomes {
       return new Set(rows.map((row) => row.id ?? ''));
     },
 
-    async writeStates(organizationId, states) {
-      await db.query(upsertStates('$3'), [organizationId, now(), JSON.stringify(states)]);
+    async writeStates(organizationId, changed) {
+      await db.query(texts.write, [organizationId, now(), JSON.stringify(changed)]);
     },
   };
 }

@@ -3,7 +3,6 @@ import {
   createOfflineSyncRepository,
   type OfflineSyncRepository,
 } from '../repository/offline-sync-repository.ts';
-import { syncClaims } from '../repository/sync-claims.ts';
 import {
   type NewSyncEvent,
   type OperationEnd,
@@ -13,7 +12,7 @@ import {
 import { DataProtectionError, SyncError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
-import type { EntityChange, HandlerContext } from '../types/sync-handler.ts';
+import type { EntityChange, EntityShape, HandlerContext, LoadedEntity } from '../types/sync-handler.ts';
 import type { SyncContext } from './sync-context.ts';
 import { type Decision, decide, decideUnmerged, type FoundConflict, withoutPlan } from './sync-decide.ts';
 import { eventsOf } from './sync-effects.ts';
@@ -82,7 +81,7 @@ class Application {
   readonly #organizationId: UUID;
   readonly #handlerContext: HandlerContext;
   readonly #outcomes: SyncOutcomes;
-  readonly #repository: OfflineSyncRepository;
+  readonly #transaction: Transaction;
   readonly #images: Images;
   readonly #subjects = new Map<string, Subject>();
   readonly #ends = new Map<UUID, OperationEnd>();
@@ -95,13 +94,18 @@ class Application {
     this.#organizationId = organizationId;
     this.#handlerContext = { organizationId, actor, tx: transaction.host, now: context.clock.now() };
     this.#outcomes = syncOutcomes(transaction);
-    this.#repository = createOfflineSyncRepository(transaction, { organizationId, branchIds: 'ALL' });
-    this.#images = new Images(context, syncClaims(transaction), organizationId);
+    this.#transaction = transaction;
+    this.#images = new Images(context, transaction, organizationId);
+  }
+
+  get #repository(): OfflineSyncRepository {
+    const scope = { organizationId: this.#organizationId, branchIds: 'ALL' } as const;
+    return createOfflineSyncRepository(this.#transaction, scope);
   }
 
   async run(all: readonly Prepared[]): Promise<readonly OperationEnd[]> {
-    await this.#loadSubjects(all);
-    await this.#images.load(all.map(({ operation }) => operation));
+    // Asked for together, answered in this order.
+    await Promise.all([this.#loadSubjects(all), this.#images.load(all.map(({ operation }) => operation))]);
     for (const wave of wavesOf(all)) await this.#apply(wave);
     await this.#context.onStep('APPLIED');
     const ends = [...this.#ends.values()];
@@ -121,22 +125,32 @@ class Application {
         { entityType, entityId },
       ]),
     );
-    const states = await this.#outcomes.lockStates(this.#organizationId, [...keys.values()]);
-    const byName = new Map(states.map((state) => [nameOf(state.entityType, state.entityId), state]));
+    const lockAndLoad = () =>
+      Promise.all([this.#outcomes.lockStates(this.#organizationId, [...keys.values()]), this.#load(all)]);
+    let [states, rows] = await lockAndLoad();
+    if (states.length < keys.size) [states, rows] = await lockAndLoad();
+    for (const state of states) {
+      const name = nameOf(state.entityType, state.entityId);
+      const found = rows.get(name);
+      if (found !== undefined) this.#subjects.set(name, new Subject(state, found.loaded, found.shape));
+    }
+  }
+
+  /** Of every entity, under its name, what the host has. */
+  async #load(all: readonly Prepared[]) {
+    const rows = new Map<
+      string,
+      { readonly loaded: LoadedEntity | undefined; readonly shape: EntityShape }
+    >();
     // In one order of entity types for all, so that no two transactions wait for each other.
     const types = [...Map.groupBy(all, ({ entity }) => entity.type)].toSorted(([a], [b]) => (a < b ? -1 : 1));
     for (const [type, [one, ...others]] of types) {
       if (one === undefined) continue;
       const ids = [...new Set([one, ...others].map(({ operation }) => operation.entityId))];
       const loaded = await one.entity.handler.load(ids, this.#handlerContext, 'APPLY');
-      for (const id of ids) {
-        const state = byName.get(nameOf(type, id));
-        if (state === undefined) {
-          throw new DataProtectionError('The state of an entity was not locked', 'INTERNAL');
-        }
-        this.#subjects.set(nameOf(type, id), new Subject(state, loaded.get(id), one.shape));
-      }
+      for (const id of ids) rows.set(nameOf(type, id), { loaded: loaded.get(id), shape: one.shape });
     }
+    return rows;
   }
 
   /** Operations on different entities, none of which waits for another of them. */
@@ -145,7 +159,8 @@ class Application {
     for (const prepared of wave) {
       const { operation } = prepared;
       const subject = this.#subjects.get(nameOf(operation.entityType, operation.entityId));
-      if (subject === undefined) throw new DataProtectionError('An entity was not loaded', 'INTERNAL');
+      if (subject === undefined)
+        throw new DataProtectionError('The state of an entity was not locked', 'INTERNAL');
       const bad = operation.after.flatMap((id) => this.#ends.get(id) ?? []).find(endedBadly);
       if (bad !== undefined) {
         const reason = bad.status === 'CONFLICT' ? 'PREDECESSOR_CONFLICT' : 'PREDECESSOR_FAILED';

@@ -1,4 +1,6 @@
-import type { ClaimedOperation, Predecessor, SyncClaims } from '../repository/sync-claims.ts';
+import type { Database } from '../repository/database.ts';
+import type { ClaimedOperation } from '../repository/sync-claims.ts';
+import { type Predecessor, readPredecessors } from '../repository/sync-predecessors.ts';
 import { clientImage } from '../sync/merge-patch.ts';
 import type { UUID } from '../types/ids.ts';
 import type { EntityRow, SyncQueueStatus } from '../types/offline-sync.ts';
@@ -20,13 +22,13 @@ const LONGEST_CHAIN = 1000;
  */
 export class Images {
   readonly #context: SyncContext;
-  readonly #claims: SyncClaims;
+  readonly #db: Database;
   readonly #organizationId: UUID;
   readonly #known = new Map<UUID, Predecessor>();
 
-  constructor(context: SyncContext, claims: SyncClaims, organizationId: UUID) {
+  constructor(context: SyncContext, db: Database, organizationId: UUID) {
     this.#context = context;
-    this.#claims = claims;
+    this.#db = db;
     this.#organizationId = organizationId;
   }
 
@@ -105,7 +107,7 @@ export class Images {
   }
 
   async #read(operationIds: readonly UUID[]): Promise<void> {
-    for (const one of await this.#claims.predecessors(this.#organizationId, operationIds))
+    for (const one of await readPredecessors(this.#db, this.#organizationId, operationIds))
       this.#known.set(one.operationId, one);
   }
 }

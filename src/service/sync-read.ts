@@ -116,7 +116,8 @@ async function lockSubjects(
   const outcomes = syncOutcomes(transaction);
   const { organizationId } = handler;
   const keys = ids.map((entityId) => ({ entityType: entity.type, entityId }));
-  const states = await outcomes.lockStates(organizationId, keys);
+  let states = await outcomes.lockStates(organizationId, keys);
+  if (states.length < keys.length) states = await outcomes.lockStates(organizationId, keys);
   const loaded = await entity.handler.load(ids, handler, 'READ');
   const subjects = new Map(
     states.map((state) => [state.entityId, new Subject(state, loaded.get(state.entityId), shape)]),
