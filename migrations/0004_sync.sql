@@ -155,10 +155,16 @@ CREATE INDEX offline_sync_queue_holding ON offline_sync_queue (organization_id, 
 CREATE INDEX offline_sync_queue_batch ON offline_sync_queue (stream_id, batch_id) WHERE batch_size IS NOT NULL;
 CREATE INDEX offline_sync_queue_of_session ON offline_sync_queue (session_id) WHERE session_id IS NOT NULL;
 
--- `docs/sync-protocol.md` has this as a picture; a test holds both to src/sync/states.ts.
-CREATE FUNCTION offline_sync_queue_guard_status() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- `docs/sync-protocol.md` has this as a picture; a test holds both to src/sync/states.ts. The condition stands with the
+-- trigger, so that the function is called only to refuse.
+CREATE FUNCTION offline_sync_queue_refuse_status() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  IF NOT (CASE OLD.status
+  RAISE EXCEPTION 'an operation does not go from % to %', OLD.status, NEW.status
+    USING ERRCODE = 'check_violation', CONSTRAINT = 'offline_sync_queue_guard_status';
+END;
+$$;
+CREATE TRIGGER offline_sync_queue_guard_status BEFORE UPDATE OF status ON offline_sync_queue
+  FOR EACH ROW WHEN (OLD.status <> NEW.status AND NOT (CASE OLD.status
     WHEN 'PENDING' THEN NEW.status IN ('IN_PROGRESS', 'PAUSED', 'CANCELLED', 'EXPIRED', 'BLOCKED', 'PARKED', 'CONFLICT',
       'FAILED', 'WAITING_APPROVAL')
     WHEN 'IN_PROGRESS' THEN NEW.status IN ('PENDING', 'COMPLETED', 'FAILED', 'CONFLICT', 'PARKED', 'WAITING_APPROVAL',
@@ -172,15 +178,7 @@ BEGIN
     WHEN 'EXPIRED' THEN NEW.status IN ('PENDING', 'CANCELLED')
     WHEN 'AWAITING_EFFECT' THEN NEW.status IN ('COMPLETED', 'FAILED', 'PENDING', 'PARKED')
     ELSE false
-  END) THEN
-    RAISE EXCEPTION 'an operation does not go from % to %', OLD.status, NEW.status
-      USING ERRCODE = 'check_violation', CONSTRAINT = 'offline_sync_queue_guard_status';
-  END IF;
-  RETURN NEW;
-END;
-$$;
-CREATE TRIGGER offline_sync_queue_guard_status BEFORE UPDATE OF status ON offline_sync_queue
-  FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION offline_sync_queue_guard_status();
+  END)) EXECUTE FUNCTION offline_sync_queue_refuse_status();
 
 -- What an operation waits for. By the predecessor's operation id, since it may not have arrived.
 CREATE TABLE sync_predecessors (
@@ -303,7 +301,7 @@ DROP TABLE sync_conflicts;
 DROP TABLE sync_entity_state;
 DROP TABLE sync_predecessors;
 DROP TABLE offline_sync_queue;
-DROP FUNCTION offline_sync_queue_guard_status();
+DROP FUNCTION offline_sync_queue_refuse_status();
 DROP TABLE sync_operation_ids;
 DROP TABLE sync_streams;
 DELETE FROM counters WHERE kind IN ('CONFLICT', 'SESSION');
