@@ -127,7 +127,7 @@ async function decisionOf(
     strategy: input.strategy,
     resolvedBy: actor.userId,
     notes: input.notes ?? null,
-    seenVersion: input.seenVersion ?? conflict.serverVersionNumber,
+    seenVersion: input.seenVersion,
     data: resolved.row,
     writes: resolved.kind === 'WRITE',
     outcome: resolved.outcome,

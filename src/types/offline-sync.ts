@@ -315,8 +315,8 @@ export interface ResolveConflictInput {
   readonly conflictId: UUID;
   /** MANUAL and CUSTOM take `data`. */
   readonly strategy: ConflictStrategy;
-  /** The version that the person saw; the conflict's `serverVersionNumber` where left out. */
-  readonly seenVersion?: number;
+  /** The version of the entity that the person saw: `serverVersionNumber` of the conflict as it was shown. */
+  readonly seenVersion: number;
   /** With FIELD_LEVEL_MERGE: whose value stands, by path; the client's where left out. */
   readonly fields?: { readonly [path: string]: 'CLIENT' | 'SERVER' };
   /** With MANUAL and CUSTOM: the row that is to stand; null deletes it. */

@@ -37,11 +37,21 @@ const jsonPointer = must(
   'Write the `path` of one of the conflicting fields, such as /notes.',
 );
 
+const seenVersion = z
+  .custom<number>((value) => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0, {
+    error: 'Is missing, or no version.',
+    params: {
+      remedy: 'Give the version of the entity that was looked at: `serverVersionNumber` of the conflict.',
+    },
+  })
+  // For the JSON Schema of the message.
+  .meta({ type: 'integer', minimum: 0 });
+
 export const ResolveConflictSchema = withRule(
   z.strictObject({
     conflictId: uuid,
     strategy: z.enum(CONFLICT_STRATEGIES),
-    seenVersion: optional(wholeNumber(0)),
+    seenVersion,
     fields: optional(z.record(jsonPointer, z.enum(['CLIENT', 'SERVER']))),
     data: optional(z.union([z.null(), row])),
     resolvedBy: optional(uuid),

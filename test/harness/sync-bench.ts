@@ -3,7 +3,7 @@ import { createDataProtection, type DataProtection, type DataProtectionOptions }
 import type { OfflineSyncService } from '../../src/service/offline-sync-service.ts';
 import { defineEntity } from '../../src/source/entity.ts';
 import type { Actor } from '../../src/types/actor.ts';
-import type { QueueOperationInput } from '../../src/types/offline-sync.ts';
+import type { QueueOperationInput, SyncConflict } from '../../src/types/offline-sync.ts';
 import type { SyncEntityOptions, SyncOptions } from '../../src/types/sync-handler.ts';
 import { createTestDatabase, type TestDatabase } from './postgres.ts';
 import { benchKeyring } from './service-bench.ts';
@@ -50,6 +50,12 @@ export const syncActor = (userId: string, over: Partial<Actor> = {}): Actor => (
   branchIds: 'ALL',
   permissions: ['sync:write', 'sync:read'],
   ...over,
+});
+
+/** Of a decision: the conflict, and the version that whoever decides it saw. */
+export const shown = (conflict: SyncConflict | undefined) => ({
+  conflictId: conflict?.id ?? '',
+  seenVersion: conflict?.serverVersionNumber ?? 0,
 });
 
 /** The tables of a field application, and the library on them. */

@@ -30,7 +30,10 @@ test('the server refuses what it must, and says no more than it should', { timeo
       return { status: response.status, ...((await response.json()) as { code?: string; message?: string }) };
     };
     const states = JSON.stringify({ protocol: 1, operationIds: [] });
-    const resolution = JSON.stringify({ protocol: 1, resolution: { strategy: 'CLIENT_WINS' } });
+    const resolution = JSON.stringify({
+      protocol: 1,
+      resolution: { strategy: 'CLIENT_WINS', seenVersion: 1 },
+    });
     const conflict = `/conflicts/${randomUUID()}/resolve`;
     expect(await ask('token-ana', '/sync/states', states)).toMatchObject({ status: 200 });
     for (const token of ['', 'constructor', 'token-nobody']) {

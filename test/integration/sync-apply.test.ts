@@ -12,6 +12,7 @@ import {
   ORGANIZATION,
   OTHER_ORGANIZATION,
   type SyncBench,
+  shown,
 } from '../harness/sync-bench.ts';
 
 let bench: SyncBench;
@@ -159,21 +160,22 @@ describe('conflicts', () => {
       conflictingFields: [{ path: '/notes', baseValue: 'base', clientValue: 'his', serverValue: 'hers' }],
     });
     expect(conflict?.conflictNumber).toMatch(/^CNF-\d{4}-\d{6}$/);
-    const conflictId = conflict?.id ?? '';
     // Somebody is there in between.
     await bench.sql(`UPDATE visits SET notes = 'hers, corrected' WHERE id = $1`, [id]);
-    await expect(manager.resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })).rejects.toMatchObject({
+    await expect(
+      manager.resolveConflict({ ...shown(conflict), strategy: 'CLIENT_WINS' }),
+    ).rejects.toMatchObject({
       code: 'CONFLICT_STALE',
     });
     expect(await bench.visit(id)).toMatchObject({ notes: 'hers, corrected' });
-    const shown = await manager.getConflict(conflictId);
-    expect(shown).toMatchObject({
+    const again = await manager.getConflict(conflict?.id ?? '');
+    expect(again).toMatchObject({
       status: 'PENDING_MANUAL',
       serverVersion: { notes: 'hers, corrected' },
       redetections: 1,
     });
     const resolved = await manager.resolveConflict({
-      conflictId,
+      ...shown(again),
       strategy: 'MANUAL',
       data: { notes: 'both' },
       notes: 'by phone',
@@ -260,7 +262,7 @@ describe('conflicts', () => {
     const { items } = await manager.listConflicts({ entityType: 'VISIT', entityId: id });
     expect(items).toMatchObject([{ conflictType, serverVersion: null }]);
     const resolved = await manager.resolveConflict({
-      conflictId: items[0]?.id ?? '',
+      ...shown(items[0]),
       strategy: 'CLIENT_WINS',
     });
     expect(resolved.status).toBe('RESOLVED');

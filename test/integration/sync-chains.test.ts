@@ -12,6 +12,7 @@ import {
   MANAGER,
   SYNC_ENTITIES,
   type SyncBench,
+  shown,
   syncActor,
 } from '../harness/sync-bench.ts';
 
@@ -223,7 +224,7 @@ describe('what an author may not see any more', () => {
       serverVersion: null,
       serverVersionNumber: 0,
     });
-    const decision = { conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' } as const;
+    const decision = { ...shown(conflict), strategy: 'CLIENT_WINS' } as const;
     await expect(managerOf(bench).resolveConflict(decision)).rejects.toMatchObject({
       code: 'VALIDATION_FAILED',
     });
@@ -273,7 +274,7 @@ test('a conflict is read where its row is now', async () => {
     id,
     BRANCH_B,
   ]);
-  const decision = { conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' } as const;
+  const decision = { ...shown(conflict), strategy: 'CLIENT_WINS' } as const;
   await expect(inA.resolveConflict(decision)).rejects.toMatchObject({ code: 'CONFLICT_STALE' });
   expect((await inA.listConflicts({})).items).toEqual([]);
   expect((await managerOf(bench).listConflicts({})).items).toMatchObject([{ branchId: BRANCH_B }]);
@@ -307,15 +308,13 @@ test('a dependency that comes while a person’s decision is carried out leaves 
     },
   });
   const manager = later.sync(syncActor(MANAGER, { permissions: ['sync:admin'] }));
-  await manager
-    .resolveConflict({ conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' })
-    .catch(() => undefined);
+  await manager.resolveConflict({ ...shown(conflict), strategy: 'CLIENT_WINS' }).catch(() => undefined);
   expect(come).toBe(true);
   expect((await standings(bench, operation))[0]).toMatch(/^CONFLICT/);
   const open = (await manager.listConflicts({ status: ['PENDING_MANUAL'] })).items;
   expect(open).toMatchObject([{ operationId: operation.operationId }]);
   expect((await manager.getOperation(operation.operationId)).conflictId).toBe(open[0]?.id);
-  await manager.resolveConflict({ conflictId: open[0]?.id ?? '', strategy: 'CLIENT_WINS' });
+  await manager.resolveConflict({ ...shown(open[0]), strategy: 'CLIENT_WINS' });
   expect(await standings(bench, operation)).toEqual(['COMPLETED APPLIED']);
   expect(await bench.sql('SELECT body FROM notes')).toEqual([{ body: 'alice' }]);
 });

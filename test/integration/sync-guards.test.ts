@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '../../src/repository/database.ts';
 import { syncSweep } from '../../src/repository/sync-sweep.ts';
-import type { QueueOperationInput } from '../../src/types/offline-sync.ts';
+import type { QueueOperationInput, ResolveConflictInput } from '../../src/types/offline-sync.ts';
 import type { SyncOptions } from '../../src/types/sync-handler.ts';
 import {
   ALICE,
@@ -14,6 +14,7 @@ import {
   MANAGER,
   SYNC_ENTITIES,
   type SyncBench,
+  shown,
 } from '../harness/sync-bench.ts';
 
 const ENTITIES: SyncOptions['entities'] = [
@@ -88,7 +89,7 @@ describe('an approval is asked for', () => {
     await alice.queueOperation(operation);
     await alice.processPendingOperations(device.deviceId);
     const [conflict] = (await alice.listConflicts({})).items;
-    const decision = { conflictId: conflict?.id ?? '', strategy: 'MANUAL' } as const;
+    const decision = { ...shown(conflict), strategy: 'MANUAL' } as const;
     await expect(alice.resolveConflict({ ...decision, data: { amount: '9999.00' } })).rejects.toMatchObject({
       code: 'FORBIDDEN',
     });
@@ -223,6 +224,27 @@ test.each(['CANCELLED', 'FAILED'])('nothing is raised beyond what has been %s', 
   expect(await sweepOf(bench).raiseLanes()).toEqual([]);
 });
 
+test('a decision without the version that was seen decides nothing', async () => {
+  await using bench = await createSyncBench();
+  const [device, id] = [new Device(), await bench.aVisit({ minutes: 1 })];
+  const payload = { minutes: 2 };
+  const operation = device.does({ operation: 'UPDATE', entityType: 'VISIT', entityId: id, payload });
+  await bench.as(ALICE).queueOperation(operation);
+  await bench.as(ALICE).processPendingOperations(device.deviceId);
+  const manager = managerOf(bench);
+  const [conflict] = (await manager.listConflicts({})).items;
+  const { seenVersion, ...unseen } = { ...shown(conflict), strategy: 'CLIENT_WINS' } as const;
+  const invalid = {
+    code: 'VALIDATION_FAILED',
+    issues: [{ path: 'seenVersion', remedy: expect.stringContaining('serverVersionNumber') }],
+  };
+  // As a caller without types would.
+  const untyped = unseen as ResolveConflictInput;
+  await expect(manager.resolveConflict(untyped)).rejects.toMatchObject(invalid);
+  const several = await manager.resolveConflicts([untyped, { ...unseen, seenVersion }]);
+  expect(several).toMatchObject([{ error: invalid }, { conflict: { status: 'RESOLVED' } }]);
+});
+
 test('a decision on what its author may not see leaves the conflict open for another', async () => {
   await using bench = await createSyncBench();
   const [device, id] = [new Device(), await bench.aVisit({ branch_id: BRANCH_B })];
@@ -232,7 +254,7 @@ test('a decision on what its author may not see leaves the conflict open for ano
   await alice.queueOperation(operation);
   await alice.processPendingOperations(device.deviceId);
   const [conflict] = (await managerOf(bench).listConflicts({})).items;
-  const decision = { conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' } as const;
+  const decision = { ...shown(conflict), strategy: 'CLIENT_WINS' } as const;
   await expect(managerOf(bench).resolveConflict(decision)).rejects.toThrow();
   expect(await standing(bench, operation)).toMatch(/^CONFLICT/);
   await managerOf(bench).resolveConflict({ ...decision, strategy: 'SERVER_WINS' });
@@ -279,7 +301,7 @@ test('a deletion behind what never arrives makes nothing', async () => {
     .toBe('CONFLICT PREDECESSOR_MISSING');
   const [conflict] = (await managerOf(bench).listConflicts({})).items;
   expect(conflict).toMatchObject({ clientVersion: null });
-  await managerOf(bench).resolveConflict({ conflictId: conflict?.id ?? '', strategy: 'CLIENT_WINS' });
+  await managerOf(bench).resolveConflict({ ...shown(conflict), strategy: 'CLIENT_WINS' });
   expect(await standing(bench, operation)).toMatch(/^COMPLETED/);
   expect(await bench.sql('SELECT id FROM notes')).toEqual([]);
 });

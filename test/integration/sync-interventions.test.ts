@@ -15,6 +15,7 @@ import {
   ORGANIZATION,
   SYNC_ENTITIES,
   type SyncBench,
+  shown,
 } from '../harness/sync-bench.ts';
 
 const DAY_MS = 86_400_000;
@@ -237,7 +238,7 @@ describe('approvals', () => {
     for (const { operationId } of [one, other])
       expect(await manager().approveOperation(operationId)).toMatchObject({ status: 'CONFLICT' });
     const decide = async (by: OfflineSyncService, of: { entityId: string }) =>
-      by.resolveConflict({ conflictId: (await conflictOf(of)).id, strategy: 'CLIENT_WINS' });
+      by.resolveConflict({ ...shown(await conflictOf(of)), strategy: 'CLIENT_WINS' });
     const started = performance.now();
     expect(await decide(manager(), one)).toMatchObject({ status: 'RESOLVED' });
     expect(await bench.visit(byManager)).toMatchObject({ amount: '5.00' });
@@ -281,7 +282,7 @@ describe('approvals', () => {
     await handIn(one);
     await manager().approveOperation(one.operationId);
     const author = bench.as(ALICE, { permissions: ['sync:write', 'sync:resolve'] });
-    await author.resolveConflict({ conflictId: (await conflictOf(one)).id, strategy: 'CLIENT_WINS' });
+    await author.resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' });
     await manager().refuseOperation(one.operationId);
     expect(await standings(one)).toEqual(['FAILED REJECTED APPROVAL_REFUSED']);
     expect(await conflictOf(one)).toMatchObject({ status: 'CANCELLED' });
@@ -298,9 +299,9 @@ describe('approvals', () => {
     await bench.sql('UPDATE visits SET amount = 1');
     await handIn(one);
     await manager().approveOperation(one.operationId);
-    const { id: conflictId } = await conflictOf(one);
     await bench.sql('UPDATE visits SET amount = 2');
-    const decide = () => manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    const decide = async () =>
+      manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' });
     await expect(decide()).rejects.toMatchObject(STALE);
     expect(await bench.visit(id)).toMatchObject({ amount: '2.00' });
     expect(await standings(one), 'detected again').toEqual(['CONFLICT CONFLICT']);
@@ -374,8 +375,9 @@ describe('what has expired', () => {
     await handIn(one);
     await process();
     await bench.sql(`UPDATE care_backup.offline_sync_queue SET expires_at = now() - interval '1 second'`);
-    const { id: conflictId } = await conflictOf(one);
-    expect(await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })).toMatchObject({
+    expect(
+      await manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' }),
+    ).toMatchObject({
       status: 'RESOLVED',
     });
     expect(await bench.visit(id)).toMatchObject({ minutes: 5 });
@@ -409,16 +411,17 @@ describe('decisions that cannot be carried out', () => {
 
   test('another one takes their place', async () => {
     const one = await aNote({ maxRetries: 0 });
-    const { id: conflictId } = await conflictOf(one);
     const dangling = { body: 'decided', visit_id: randomUUID() };
     await expect(
-      manager().resolveConflict({ conflictId, strategy: 'MANUAL', data: dangling }),
+      manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'MANUAL', data: dangling }),
     ).rejects.toMatchObject({
       code: 'VALIDATION_FAILED',
       message: expect.stringContaining('PARENT_MISSING'),
     });
     expect(await standings(one)).toEqual(['CONFLICT PARENT_MISSING']);
-    expect(await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })).toMatchObject({
+    expect(
+      await manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' }),
+    ).toMatchObject({
       status: 'RESOLVED',
     });
     expect(await bodyOf(one.entityId)).toBe('client');
@@ -426,10 +429,9 @@ describe('decisions that cannot be carried out', () => {
 
   test('an edit takes their place', async () => {
     const one = await aNote();
-    const { id: conflictId } = await conflictOf(one);
     const visit = randomUUID();
     const resolved = manager().resolveConflict({
-      conflictId,
+      ...shown(await conflictOf(one)),
       strategy: 'MANUAL',
       data: { body: 'decided', visit_id: visit },
     });
@@ -442,7 +444,9 @@ describe('decisions that cannot be carried out', () => {
     await process();
     expect(await standings(one), 'what was edited conflicts too').toEqual(['CONFLICT CONFLICT']);
     expect(await bodyOf(one.entityId)).toBe('server');
-    expect(await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })).toMatchObject({
+    expect(
+      await manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' }),
+    ).toMatchObject({
       status: 'RESOLVED',
     });
     expect(await bodyOf(one.entityId)).toBe('edited');
@@ -450,7 +454,6 @@ describe('decisions that cannot be carried out', () => {
 
   test('so it does where workers die over them', async () => {
     const one = await aNote();
-    const { id: conflictId } = await conflictOf(one);
     await bench.sql(
       `UPDATE care_backup.offline_sync_queue SET status = 'PENDING', status_reason = NULL, conflict_resolution = '{}'`,
     );
@@ -461,7 +464,9 @@ describe('decisions that cannot be carried out', () => {
     await bench.sql(`UPDATE care_backup.sync_conflicts SET status = 'RESOLVING'`);
     await process();
     expect(await standings(one)).toEqual(['CONFLICT POISONED']);
-    expect(await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })).toMatchObject({
+    expect(
+      await manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' }),
+    ).toMatchObject({
       status: 'RESOLVED',
     });
   });
@@ -488,8 +493,7 @@ describe('what builds on something that is over', () => {
     expect(await alice().resumeOperation(second.operationId)).toMatchObject({ status: 'PENDING' });
     await process();
     expect(await standings(second, third)).toEqual(['CONFLICT CONFLICT', 'BLOCKED PREDECESSOR_CONFLICT']);
-    const { id: conflictId } = await conflictOf(second);
-    await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    await manager().resolveConflict({ ...shown(await conflictOf(second)), strategy: 'CLIENT_WINS' });
     await process();
     expect(await standings(second, third)).toEqual(['COMPLETED APPLIED', 'COMPLETED MERGED']);
     expect(await bench.visit(id)).toMatchObject({ minutes: 1, notes: 'third' });
@@ -546,12 +550,11 @@ describe('what builds on something that is over', () => {
     expect(await standings(second)).toEqual(['CONFLICT PREDECESSOR_MISSING']);
     expect(await conflictOf(second)).toMatchObject({ conflictType: 'DEPENDENCY', status: 'PENDING_MANUAL' });
     expect(await sweepIn().predecessorsArrived()).toEqual([]);
-    const { id: conflictId } = await conflictOf(second);
     await expect(
-      manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' }),
+      manager().resolveConflict({ ...shown(await conflictOf(second)), strategy: 'CLIENT_WINS' }),
       'nobody has seen the row yet',
     ).rejects.toMatchObject(STALE);
-    await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    await manager().resolveConflict({ ...shown(await conflictOf(second)), strategy: 'CLIENT_WINS' });
     expect(await bench.visit(id)).toMatchObject({ minutes: 1, notes: 'x' });
   });
 });
@@ -585,9 +588,8 @@ describe('atomic batches', () => {
     await handIn(...rest);
     await process();
     await process();
-    const { id: conflictId } = await conflictOf(rest[0] ?? late);
     await manager()
-      .resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })
+      .resolveConflict({ ...shown(await conflictOf(rest[0] ?? late)), strategy: 'CLIENT_WINS' })
       .catch((error: unknown) => expect(error).toMatchObject(STALE));
     await process();
     expect(await standings(...rest)).toEqual(['COMPLETED APPLIED', 'COMPLETED APPLIED']);
@@ -602,11 +604,16 @@ describe('atomic batches', () => {
     await manager().approveOperation(one.operationId);
     await process();
     await process();
-    const { id: conflictId } = await conflictOf(one);
     await expect(
-      manager().resolveConflict({ conflictId, strategy: 'MANUAL', data: { minutes: 9 } }),
+      manager().resolveConflict({
+        ...shown(await conflictOf(one)),
+        strategy: 'MANUAL',
+        data: { minutes: 9 },
+      }),
     ).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
-    expect(await manager().resolveConflict({ conflictId, strategy: 'SERVER_WINS' })).toMatchObject({
+    expect(
+      await manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'SERVER_WINS' }),
+    ).toMatchObject({
       status: 'RESOLVED',
     });
     expect(await standings(one)).toEqual(['COMPLETED SUPERSEDED']);
@@ -660,7 +667,7 @@ describe('atomic batches', () => {
     await bench.as(BOB).processPendingOperations(other.deviceId);
     await process();
     expect(await standings(note, visit)).toEqual(['CONFLICT CONFLICT', 'BLOCKED GROUP_FAILED']);
-    await manager().resolveConflict({ conflictId: (await conflictOf(note)).id, strategy: 'CLIENT_WINS' });
+    await manager().resolveConflict({ ...shown(await conflictOf(note)), strategy: 'CLIENT_WINS' });
     expect(await standings(note, visit)).toEqual(['COMPLETED APPLIED', 'COMPLETED APPLIED']);
   });
 });

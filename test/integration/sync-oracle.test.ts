@@ -11,7 +11,15 @@ import type {
   SyncConflict,
 } from '../../src/types/offline-sync.ts';
 import type { SyncOptions } from '../../src/types/sync-handler.ts';
-import { ALICE, BOB, BRANCH_A, createSyncBench, MANAGER, type SyncBench } from '../harness/sync-bench.ts';
+import {
+  ALICE,
+  BOB,
+  BRANCH_A,
+  createSyncBench,
+  MANAGER,
+  type SyncBench,
+  shown,
+} from '../harness/sync-bench.ts';
 import { numbersFrom } from '../harness/worker-fleet.ts';
 
 /**
@@ -240,7 +248,7 @@ async function decide(
 ): Promise<void> {
   try {
     await manager.resolveConflict({
-      conflictId: conflict.id,
+      ...shown(conflict),
       strategy,
       ...(strategy === 'MANUAL' ? { data: textsOf(conflict) } : {}),
     });

@@ -256,6 +256,7 @@ test('statistics tell how operations stand', async () => {
 describe('who may what', () => {
   let operationId: string;
   let conflictId: string;
+  let seenVersion: number;
   let deviceId: string;
   beforeAll(async () => {
     const id = await bench.aVisit({ branch_id: BRANCH_A, notes: 'secret base' });
@@ -271,6 +272,7 @@ describe('who may what', () => {
     await alice.queueOperation({ ...operation, branchId: BRANCH_A });
     await alice.processPendingOperations(deviceId);
     conflictId = (await manager.getOperation(operationId)).conflictId ?? '';
+    seenVersion = (await manager.getConflict(conflictId)).serverVersionNumber;
   });
 
   /** Every method about something of somebody, with the permissions of which each one allows it. */
@@ -289,7 +291,11 @@ describe('who may what', () => {
     ['redriveOperation', [], (s) => s.redriveOperation(operationId)],
     ['getConflict', ['sync:read', 'sync:resolve'], (s) => s.getConflict(conflictId)],
     ['assignConflict', ['sync:resolve'], (s) => s.assignConflict(conflictId, BOB)],
-    ['resolveConflict', ['sync:resolve'], (s) => s.resolveConflict({ conflictId, strategy: 'CLIENT_WINS' })],
+    [
+      'resolveConflict',
+      ['sync:resolve'],
+      (s) => s.resolveConflict({ conflictId, seenVersion, strategy: 'CLIENT_WINS' }),
+    ],
   ];
   const code = (work: Promise<unknown>): Promise<string> =>
     work.then(
@@ -345,7 +351,7 @@ describe('who may what', () => {
   });
 
   test('every action is in the audit log, without what a row holds', async () => {
-    await manager.resolveConflict({ conflictId, strategy: 'SERVER_WINS', notes: 'as on paper' });
+    await manager.resolveConflict({ conflictId, seenVersion, strategy: 'SERVER_WINS', notes: 'as on paper' });
     const entries = await bench.sql<{ action: string; details: string }>(
       `SELECT action, details::text AS details FROM care_backup.audit_log WHERE action LIKE 'sync.%'`,
     );
