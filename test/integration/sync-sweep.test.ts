@@ -10,6 +10,7 @@ import {
   createSyncBench,
   Device,
   MANAGER,
+  SYNC_ENTITIES,
   type SyncBench,
 } from '../harness/sync-bench.ts';
 import { untilTrue } from '../harness/worker-fleet.ts';
@@ -211,6 +212,33 @@ test('what workers that died have left is put right', async () => {
   await untilTrue('all are applied', async () =>
     (await standings(first, second, third, last)).every((standing) => standing === 'COMPLETED APPLIED'),
   );
+});
+
+test('a step that fails does not keep the others from theirs, and is reported', async () => {
+  const steps: unknown[] = [];
+  const ignore = (): void => undefined;
+  const logger = { debug: ignore, info: ignore, error: ignore, warn: (of: object) => void steps.push(of) };
+  const limits = { predecessorWaitMs: 1, maxOfflineMs: 100, historyMs: 200 };
+  const later = await bench.open({ logger, sync: { entities: SYNC_ENTITIES, limits } });
+  await bench.sql(`
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+    CREATE TRIGGER refuse BEFORE UPDATE ON care_backup.offline_sync_queue
+      FOR EACH ROW WHEN (NEW.status = 'EXPIRED') EXECUTE FUNCTION refuse()`);
+  const [device, other] = [new Device(), new Device()];
+  const done = aNote(device);
+  const overdue = aNote(device, { expiresAt: new Date().toISOString() });
+  const waiting = aNote(other, { dependsOn: [randomUUID()] });
+  await handIn(ALICE, done, overdue, waiting);
+  await using _worker = await later.startWorker({ pollMs: 50 });
+  await untilTrue('later steps have their turn', async () => {
+    const [first, , last] = await standings(done, overdue, waiting);
+    return first === undefined && last === 'CONFLICT PREDECESSOR_MISSING';
+  });
+  expect(await standings(overdue)).toEqual(['PENDING']);
+  expect(steps).toContainEqual({ step: 'expire', error: expect.any(String) });
+  await expect(bench.as(ALICE).processPendingOperations(device.deviceId)).rejects.toThrow();
+  await bench.sql('DROP TRIGGER refuse ON care_backup.offline_sync_queue');
+  await untilTrue('it expires', async () => (await standings(overdue))[0] !== 'PENDING');
 });
 
 test('a long chain behind one that was refused is shown, and goes on when that does', async () => {
