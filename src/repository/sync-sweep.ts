@@ -33,10 +33,10 @@ export interface OldestWaiting {
   readonly queuedAt: Timestamp;
 }
 
-/** What is looked after in all organizations. Every statement is bounded, so that none holds much for long. */
+/** What is looked after in all organizations. Every statement that writes is bounded, so that none holds much for long. */
 export interface SyncSweep {
   /** Streams that may have something to do in a lane, by the place of their first operation. */
-  streamsWithWork(lane: SyncLane, limit: number): Promise<readonly FoundStream[]>;
+  streamsWithWork(lane: SyncLane): Promise<readonly FoundStream[]>;
   /** Operations whose leases have been over for so long wait again, and count as taken without an outcome. */
   releaseExpired(silentMs: number): Promise<readonly SweptOperation[]>;
   /** Operations whose workers have died over them too often. */
@@ -133,7 +133,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
   }
 
   return {
-    async streamsWithWork(lane, limit) {
+    async streamsWithWork(lane) {
       const rows = await db.query(
         `WITH RECURSIVE stream AS (
            (SELECT q.stream_id, q.organization_id, q.due_at FROM ${queue} q
@@ -144,8 +144,8 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
               WHERE q.runnable AND q.lane = $1 AND q.stream_id > s.stream_id ORDER BY q.stream_id, q.lane, q.due_at LIMIT 1) n
          )
          SELECT s.organization_id::text AS organization_id, s.stream_id::text AS stream_id FROM stream s
-          ORDER BY s.due_at, s.stream_id LIMIT $2::bigint`,
-        [lane, limit],
+          ORDER BY s.due_at, s.stream_id`,
+        [lane],
         'sync-streams-with-work',
       );
       return rows.map((row) => ({

@@ -7,7 +7,10 @@ import { sweepSync } from './sync-sweeper.ts';
 
 /** What a worker does with offline operations. */
 export interface SyncDuties {
-  /** Streams that have something to do in a lane, the oldest first: a share of them. Throws `DATABASE_*`. */
+  /**
+   * Streams that may have something to do in a lane, the oldest first. All of them: what the first of them wait for may
+   * be with the last. Throws `DATABASE_*`.
+   */
   find(lane: SyncLane): Promise<readonly StreamLane[]>;
   /** One slice of a stream. Throws `DATABASE_UNAVAILABLE`. */
   run(work: StreamLane, signal: AbortSignal): Promise<{ readonly more: boolean; readonly worked: boolean }>;
@@ -17,14 +20,11 @@ export interface SyncDuties {
   sweep(signal: AbortSignal): Promise<void>;
 }
 
-/** Streams that are looked at in one look. */
-const MOST_STREAMS = 500;
-
 export function createSyncDuties(context: SyncContext): SyncDuties {
   const delays = new SyncDelays();
   return {
     async find(lane) {
-      const found = await syncSweep(context.db).streamsWithWork(lane, MOST_STREAMS);
+      const found = await syncSweep(context.db).streamsWithWork(lane);
       return found.map((stream) => ({ ...stream, lane }));
     },
     async run(work, signal) {

@@ -12,6 +12,7 @@ import {
   MANAGER,
   SYNC_ENTITIES,
   type SyncBench,
+  syncActor,
 } from '../harness/sync-bench.ts';
 import { untilTrue } from '../harness/worker-fleet.ts';
 
@@ -239,6 +240,19 @@ test('a step that fails does not keep the others from theirs, and is reported', 
   await expect(bench.as(ALICE).processPendingOperations(device.deviceId)).rejects.toThrow();
   await bench.sql('DROP TRIGGER refuse ON care_backup.offline_sync_queue');
   await untilTrue('it expires', async () => (await standings(overdue))[0] !== 'PENDING');
+});
+
+test('a stream is found behind any number of others that wait', { timeout: 60_000 }, async () => {
+  const dependsOn = [randomUUID()];
+  const waiting = Array.from({ length: 600 }, () => aNote(new Device(), { dependsOn }));
+  const ready = aNote(new Device());
+  // Without waking anybody.
+  const silent = (await bench.open({ execution: 'inline' })).sync(syncActor(ALICE));
+  await silent.queueOperations(waiting.slice(300));
+  await silent.queueOperations([...waiting.slice(0, 300), ready]);
+  const later = await bench.open({ sync: { entities: SYNC_ENTITIES } });
+  await using _worker = await later.startWorker({ pollMs: 100 });
+  await untilTrue('it is applied', async () => (await standings(ready))[0] === 'COMPLETED APPLIED', 30_000);
 });
 
 test('a long chain behind one that was refused is shown, and goes on when that does', async () => {
