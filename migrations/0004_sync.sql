@@ -122,6 +122,8 @@ CREATE TABLE offline_sync_queue (
   -- It is CRITICAL, or one of the same author waits for it: it is applied without an approval, and reviewed.
   approval_waived boolean NOT NULL DEFAULT false,
   review_required boolean NOT NULL DEFAULT false,
+  -- The host's schema has not been asked about its payload: its type or version was not known.
+  unchecked boolean NOT NULL DEFAULT false,
   last_attempt_error text,
   last_attempt_status_code integer,
   -- The rights of whoever handed it in.

@@ -84,6 +84,8 @@ export interface NewOperation {
   readonly requiresApproval: boolean;
   readonly approvalWaived: boolean;
   readonly reviewRequired: boolean;
+  /** Its type or version is not known here: the host's schema was not asked. */
+  readonly unchecked: boolean;
   /** The same for all operations of a call. */
   readonly actor: Json;
   readonly metadata: { readonly [key: string]: Json };
@@ -168,6 +170,7 @@ const INSERTED: readonly (readonly [
   ['requires_approval', 'requiresApproval', 'boolean', 'false'],
   ['approval_waived', 'approvalWaived', 'boolean', 'false'],
   ['review_required', 'reviewRequired', 'boolean', 'false'],
+  ['unchecked', 'unchecked', 'boolean', 'false'],
   ['metadata', 'metadata', 'jsonb', `'{}'`],
 ];
 

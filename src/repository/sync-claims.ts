@@ -65,6 +65,8 @@ export interface ClaimedOperation {
   readonly approvalVersion: number | null;
   readonly approvalWaived: boolean;
   readonly reviewRequired: boolean;
+  /** The host's schema has not been asked about its payload. */
+  readonly unchecked: boolean;
   readonly actor: Json;
   readonly metadata: { readonly [key: string]: Json };
   /** Operations claimed together with it that come before it. */
@@ -169,6 +171,7 @@ const CLAIMED: RowMapping<Omit<ClaimedOperation, 'after'>> = {
   approvalVersion: nullable(integer('approval_version')),
   approvalWaived: boolean('approval_waived'),
   reviewRequired: boolean('review_required'),
+  unchecked: boolean('unchecked'),
   actor: json('actor'),
   metadata: json('metadata'),
 };

@@ -129,6 +129,8 @@ export type Intervention =
       readonly fields: readonly string[];
       /** Whether what it says now has to be approved. */
       readonly requiresApproval: boolean;
+      /** Whether nobody knows here what the host's schema says of it. */
+      readonly unchecked: boolean;
     }
   /** Carries out a person's decision on its conflict; it is his approval too, unless he is the author or edited it last. */
   | {
@@ -241,6 +243,7 @@ function ownSets(intervention: Intervention, into: Parameters): readonly string[
         `payload = ${into.add(jsonText(intervention.payload), 'jsonb')}`,
         `schema_version = ${into.add(intervention.schemaVersion, 'integer')}`,
         `fields = ${into.add(intervention.fields, 'text[]')}`,
+        `unchecked = ${into.add(intervention.unchecked, 'boolean')}`,
         `requires_approval = ${needs}`,
         `review_required = q.review_required OR ${needs} AND q.approval_waived`,
         `status = CASE WHEN ${waits} THEN 'WAITING_APPROVAL' ELSE q.status END`,

@@ -92,6 +92,7 @@ export async function edit(
     schemaVersion,
     fields: touchedColumns(operation.operation, payload),
     requiresApproval: entity?.asksApproval(asked) === true,
+    unchecked: payload === undefined,
   });
 }
 

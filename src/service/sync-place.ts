@@ -365,6 +365,7 @@ function rowOf(
     requiresApproval: approval,
     approvalWaived,
     reviewRequired: approval && !waits,
+    unchecked: candidate.held !== null,
     actor: { branchIds: actor.branchIds, permissions: actor.permissions },
     metadata: operation.metadata ?? {},
   };

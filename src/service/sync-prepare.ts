@@ -28,6 +28,8 @@ export async function prepare(
   if (payload === null) return rejection(operation, 'VALIDATION_FAILED');
   // Asked again: when it was handed in, its type or version may not have been known here.
   if (entity.appendOnly && operation.operation !== 'CREATE') return rejection(operation, 'APPEND_ONLY');
+  const issues = operation.unchecked ? await entity.check(operation.operation, payload) : [];
+  if (issues.length > 0) return rejection(operation, 'VALIDATION_FAILED', issues);
   const { entityId, userId } = operation;
   const asked = { operation: operation.operation, entityId, payload, userId };
   const waits = operation.approvedBy === null && (operation.requiresApproval || entity.asksApproval(asked));

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
+import * as z from 'zod';
 import { createDatabase } from '../../src/repository/database.ts';
 import { syncSweep } from '../../src/repository/sync-sweep.ts';
 import type { QueueOperationInput, ResolveConflictInput } from '../../src/types/offline-sync.ts';
@@ -15,6 +16,7 @@ import {
   SYNC_ENTITIES,
   type SyncBench,
   shown,
+  syncActor,
 } from '../harness/sync-bench.ts';
 
 const ENTITIES: SyncOptions['entities'] = [
@@ -222,6 +224,56 @@ test.each(['CANCELLED', 'FAILED'])('nothing is raised beyond what has been %s', 
   );
   await bench.as(BOB).queueOperation(other.does({ ...record, payload: {}, dependsOn: [over.operationId] }));
   expect(await sweepOf(bench).raiseLanes()).toEqual([]);
+});
+
+test('the host’s schema is asked about what was handed in before its type or version was known', async () => {
+  await using bench = await createSyncBench({ syncOptions: { entities: [{ type: 'VISIT' }] } });
+  const [device, other, id] = [new Device(), new Device(), await bench.aVisit({ minutes: 1 })];
+  const noteId = randomUUID();
+  const note = device.does({
+    operation: 'CREATE',
+    entityType: 'NOTE',
+    entityId: noteId,
+    payload: { id: noteId, branch_id: BRANCH_A, body: 'x' },
+  });
+  const visit = other.does({
+    operation: 'UPDATE',
+    entityType: 'VISIT',
+    entityId: id,
+    schemaVersion: 2,
+    payload: { minutes: 700 },
+    previousVersion: await baseOf(bench, id),
+  });
+  const alice = bench.as(ALICE);
+  await alice.queueOperations([note, visit]);
+  expect(await standing(bench, note)).toBe('PARKED ENTITY_UNKNOWN');
+  expect(await standing(bench, visit)).toBe('PARKED SCHEMA_UNKNOWN');
+  // Nor is it known when it is edited.
+  await alice.editOperation(visit.operationId, { payload: { minutes: 800 } });
+  const later = await bench.open({
+    sync: {
+      entities: [
+        { type: 'VISIT', schemaVersion: 2, schema: z.looseObject({ minutes: z.int().max(600) }) },
+        { type: 'NOTE', schema: z.looseObject({ body: z.string().min(2) }) },
+      ],
+    },
+  });
+  const now = later.sync(syncActor(ALICE));
+  await now.redriveOperation(visit.operationId);
+  await now.processPendingOperations(other.deviceId);
+  await using _worker = await later.startWorker({ pollMs: 50 });
+  await expect.poll(() => standing(bench, note)).toBe('FAILED REJECTED VALIDATION_FAILED');
+  expect(await standing(bench, visit)).toBe('FAILED REJECTED VALIDATION_FAILED');
+  const errorsOf = async (of: { operationId: string }) =>
+    (await now.getOperation(of.operationId)).validationErrors;
+  expect(await errorsOf(note)).toEqual([{ path: 'body', message: expect.any(String) }]);
+  expect(await errorsOf(visit)).toEqual([{ path: 'minutes', message: expect.any(String) }]);
+  expect(await bench.visit(id)).toMatchObject({ minutes: 1 });
+  expect(await bench.sql('SELECT id FROM notes')).toEqual([]);
+
+  await now.editOperation(visit.operationId, { payload: { minutes: 500 } });
+  await now.redriveOperation(visit.operationId);
+  await expect.poll(() => standing(bench, visit)).toBe('COMPLETED APPLIED');
 });
 
 test('a decision without the version that was seen decides nothing', async () => {
