@@ -205,6 +205,8 @@ CREATE TABLE sync_entity_state (
   deleted boolean NOT NULL DEFAULT false,
   -- When each column last changed, by the server's clock; null: not known. '': all others.
   times jsonb NOT NULL DEFAULT '{}',
+  -- Which operation (offline_sync_queue.id) last wrote each column, where it was one. '': all others.
+  writers jsonb NOT NULL DEFAULT '{}',
   updated_at timestamptz(3) NOT NULL,
   PRIMARY KEY (organization_id, entity_type, entity_id)
 );

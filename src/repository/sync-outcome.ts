@@ -19,6 +19,8 @@ export interface EntityState extends EntityKey {
   readonly deleted: boolean;
   /** When each column last changed by the server's clock; null: nobody knows. An empty text: all others. */
   readonly times: { readonly [column: string]: Timestamp | null };
+  /** Which operation (`id`) last wrote each column, where it was one. An empty text: all others. */
+  readonly writers: { readonly [column: string]: UUID };
 }
 
 /** What became of a claimed operation. */
@@ -54,6 +56,21 @@ export interface NewSyncEvent {
   readonly details: { readonly [key: string]: Json };
 }
 
+/** What a conflict's resolution has written over. */
+export interface Overwriting {
+  /** The place of the operation in conflict. */
+  readonly streamId: UUID;
+  readonly sequenceNumber: number;
+  readonly entityType: string;
+  readonly entityId: string;
+  /** Of the entity, afterwards. */
+  readonly version: number;
+  readonly conflictId: UUID | null;
+  readonly branchId: UUID | null;
+  /** By the operations (`id`) that had written them. */
+  readonly paths: ReadonlyMap<UUID, readonly string[]>;
+}
+
 export interface SyncOutcomes {
   /**
    * Locks the states of entities, in one order for all callers; makes those that are not there (version 0). In no
@@ -74,6 +91,12 @@ export interface SyncOutcomes {
     states?: readonly EntityState[],
     events?: readonly NewSyncEvent[],
   ): Promise<ReadonlySet<UUID>>;
+  /**
+   * Notes with operations that have ended well what stands no more of what they wrote, and enters an event for each; also
+   * with such that were removed since, but not with what comes before it in its own stream. Whoever holds the state of
+   * their entity locked is the only one to do so: no two wait for each other.
+   */
+  supersede(organizationId: UUID, overwriting: Overwriting): Promise<void>;
   /** Writes states that were locked before. */
   writeStates(organizationId: UUID, states: readonly EntityState[]): Promise<void>;
 }
@@ -88,12 +111,14 @@ const STATE: RowMapping<EntityState> = {
   },
   deleted: boolean('deleted'),
   times: json('times'),
+  writers: json('writers'),
 };
 
 const TEXTS = perSchema((db) => {
   const queue = db.table('offline_sync_queue');
   const state = db.table('sync_entity_state');
   const events = db.table('sync_events');
+  const ids = db.table('sync_operation_ids');
 
   const wanted = `json_to_recordset($2::json) AS k("entityType" text, "entityId" text)`;
   /** By the index, however many rows the planner expects: OFFSET 0 keeps it from joining otherwise. */
@@ -101,14 +126,15 @@ const TEXTS = perSchema((db) => {
     `SELECT s.* FROM ${state} s WHERE s.organization_id = $1::uuid AND s.entity_type = ${alias}."entityType"
         AND s.entity_id = ${alias}."entityId" OFFSET 0`;
   const upsertStates = (from: string): string => `
-      INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, times, updated_at)
-      SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."times", $2::timestamptz
+      INSERT INTO ${state} AS s (organization_id, entity_type, entity_id, version, row_hash, deleted, times, writers, updated_at)
+      SELECT $1::uuid, i."entityType", i."entityId", i."version", decode(i."rowHash", 'hex'), i."deleted", i."times", i."writers",
+             $2::timestamptz
         FROM json_to_recordset(${from}::json) AS i("entityType" text, "entityId" text, "version" bigint, "rowHash" text,
-             "deleted" boolean, "times" jsonb)
+             "deleted" boolean, "times" jsonb, "writers" jsonb)
        ORDER BY i."entityType" COLLATE "C", i."entityId" COLLATE "C"
       ON CONFLICT (organization_id, entity_type, entity_id) DO UPDATE
         SET version = excluded.version, row_hash = excluded.row_hash, deleted = excluded.deleted,
-            times = excluded.times, updated_at = excluded.updated_at`;
+            times = excluded.times, writers = excluded.writers, updated_at = excluded.updated_at`;
 
   const finish = `
     WITH ended AS (
@@ -159,7 +185,39 @@ const TEXTS = perSchema((db) => {
   const read = `SELECT ${selectColumns(STATE, 's')} FROM ${wanted} JOIN ${state} s ON s.organization_id = $1::uuid
       AND s.entity_type = k."entityType" AND s.entity_id = k."entityId"`;
 
-  return { finish, lock, read, write: upsertStates('$3') };
+  const lost = `json_to_recordset($3::json) AS l("id" uuid, "paths" jsonb, "event" uuid, "details" jsonb)`;
+  const isOther = (alias: string): string =>
+    `(${alias}.stream_id <> $5::uuid OR ${alias}.sequence_number > $6::bigint)`;
+  const withPaths = (before: string): string => `${before} || (
+    SELECT coalesce(jsonb_agg(p), '[]') FROM jsonb_array_elements(l."paths") AS p WHERE NOT ${before} @> jsonb_build_array(p))`;
+  const tell = `INSERT INTO ${events} (id, organization_id, type, queue_id, operation_id, user_id, device_id, branch_id,
+      entity_type, entity_id, version, details, occurred_at)`;
+
+  const supersede = `
+    WITH changed AS (
+      UPDATE ${queue} q SET superseded = ${withPaths('q.superseded')}, updated_at = $2::timestamptz
+        FROM ${lost} WHERE q.id = l."id" AND q.id = ANY ($4::uuid[]) AND q.organization_id = $1::uuid
+         AND q.status = 'COMPLETED' AND ${isOther('q')}
+      RETURNING q.*, l."event", l."details"
+    )
+    ${tell}
+    SELECT c."event", $1::uuid, 'SUPERSEDED', c.id, c.operation_id, c.user_id, c.device_id, c.branch_id, c.entity_type,
+           c.entity_id, $7::bigint, c."details", $2::timestamptz FROM changed c
+    RETURNING queue_id::text AS id`;
+
+  const supersedeRemoved = `
+    WITH changed AS (
+      UPDATE ${ids} d SET final_state = jsonb_set(d.final_state, '{superseded}', ${withPaths(`(d.final_state -> 'superseded')`)})
+        FROM ${lost} JOIN (SELECT o.queue_id FROM ${ids} o WHERE o.queue_id = ANY ($4::uuid[]) AND o.final_state IS NOT NULL
+           AND o.organization_id = $1::uuid AND ${isOther('o')} FOR UPDATE SKIP LOCKED) k ON k.queue_id = l."id"
+       WHERE d.queue_id = k.queue_id AND d.final_state IS NOT NULL
+      RETURNING d.*, l."event", l."details"
+    )
+    ${tell}
+    SELECT c."event", $1::uuid, 'SUPERSEDED', c.queue_id, c.operation_id, s.user_id, s.device_id, $10::uuid, $8, $9,
+           $7::bigint, c."details", $2::timestamptz FROM changed c JOIN ${db.table('sync_streams')} s ON s.id = c.stream_id`;
+
+  return { finish, lock, read, write: upsertStates('$3'), supersede, supersedeRemoved };
 });
 
 export function syncOutcomes(db: Database): SyncOutcomes {
@@ -189,6 +247,22 @@ export function syncOutcomes(db: Database): SyncOutcomes {
         'sync-finish',
       );
       return new Set(rows.map((row) => row.id ?? ''));
+    },
+
+    async supersede(organizationId, { paths, streamId, sequenceNumber, version, conflictId, ...entity }) {
+      const lost = [...paths].map(([id, own]) => ({
+        id,
+        paths: own,
+        event: uuidv7(),
+        details: { conflictId, superseded: own.length },
+      }));
+      const which = [organizationId, now(), jsonText(lost), [...paths.keys()]];
+      const values = [...which, streamId, sequenceNumber, version];
+      const rows = await db.query(texts.supersede, values);
+      if (rows.length === lost.length) return;
+      // A statement of its own: what was removed while the first one waited is seen by it.
+      const { entityType, entityId, branchId } = entity;
+      await db.query(texts.supersedeRemoved, [...values, entityType, entityId, branchId]);
     },
 
     async writeStates(organizationId, changed) {

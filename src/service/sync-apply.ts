@@ -9,6 +9,7 @@ import {
   type SyncOutcomes,
   syncOutcomes,
 } from '../repository/sync-outcome.ts';
+import { stepsOf } from '../sync/json-pointer.ts';
 import { DataProtectionError, SyncError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
@@ -190,8 +191,10 @@ class Application {
   }
 
   async #note({ prepared, subject, decision }: Step, written: EntityRow | null): Promise<void> {
-    const at = decision.carriedOut?.decidedAt ?? prepared.operation.effectiveAt;
-    if (decision.change !== null) subject.write(decision.change, written, at);
+    const overwritten = writersOf(subject, decision.overwritten);
+    const { id, effectiveAt } = prepared.operation;
+    const by = { id, effectiveAt: decision.carriedOut?.decidedAt ?? effectiveAt };
+    if (decision.change !== null) subject.write(decision.change, written, by);
     // Taken as it was: what the server filled in is what the client will see.
     const image = decision.clientImage === 'AS_WRITTEN' ? written : decision.clientImage;
     const { operation } = prepared;
@@ -220,6 +223,11 @@ class Application {
       await this.#repository.reopenConflict(operation.id);
     }
     this.#end(prepared, end);
+    if (overwritten.size > 0) {
+      const { version, branchId } = subject;
+      const after = { version, branchId, conflictId: end.conflictId };
+      await this.#outcomes.supersede(this.#organizationId, { ...operation, ...after, paths: overwritten });
+    }
     if (decision.change?.kind === 'CREATE') {
       await this.#repository.reopenDependency(prepared.operation.entityType, prepared.operation.entityId);
     }
@@ -282,6 +290,16 @@ class Application {
     }
     return rows;
   }
+}
+
+/** Paths by the operations that wrote their columns last. */
+function writersOf(subject: Subject, paths: readonly string[]): ReadonlyMap<UUID, readonly string[]> {
+  const writers = new Map<UUID, string[]>();
+  for (const path of paths) {
+    const writer = subject.writerOf(stepsOf(path)?.[0] ?? '');
+    if (writer !== undefined) writers.set(writer, [...(writers.get(writer) ?? []), path]);
+  }
+  return writers;
 }
 
 const failsBatch = ({ batchSize }: Prepared['operation'], { status }: OperationEnd): boolean =>

@@ -20,6 +20,7 @@ export interface StoredDecision extends ConflictResolution {
   readonly outcome: Exclude<SyncOutcome, 'REJECTED'>;
   readonly superseded: readonly string[];
   readonly decidedAt: Timestamp;
+  readonly overwritten: readonly string[];
   /** That nothing is to be written, where there was no row to be seen: it holds whatever the entity is. */
   readonly givesUp: boolean;
 }
@@ -46,11 +47,19 @@ export interface Decision {
   readonly conflict: FoundConflict | null;
   /** A person's decision that is carried out with it. */
   readonly carriedOut: StoredDecision | null;
+  /** Paths of what others had written and the change takes the place of; an empty text: a deletion. */
+  readonly overwritten: readonly string[];
 }
 
 const DEFAULT_STRATEGIES: readonly ConflictStrategy[] = ['FIELD_LEVEL_MERGE'];
 
-const NOTHING = { change: null, clientImage: undefined, conflict: null, carriedOut: null } as const;
+const NOTHING = {
+  change: null,
+  clientImage: undefined,
+  conflict: null,
+  carriedOut: null,
+  overwritten: [],
+} as const;
 
 /** Looks at an operation and its entity as both are now, under their locks. */
 export async function decide(
@@ -157,6 +166,7 @@ async function conflicting(
       autoResolution: { attempted: true, strategy: resolution.strategy, failureReason: null },
     },
     carriedOut: null,
+    overwritten: resolution.overwritten,
   };
 }
 
@@ -305,6 +315,7 @@ function carryOut(
     clientImage: image,
     conflict: null,
     carriedOut: decision,
+    overwritten: decision.overwritten,
   };
 }
 

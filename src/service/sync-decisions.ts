@@ -133,6 +133,7 @@ async function decisionOf(
     outcome: resolved.outcome,
     superseded: resolved.superseded,
     decidedAt: context.clock.now().toISOString(),
+    overwritten: resolved.overwritten,
     givesUp: unseen && resolved.kind === 'KEEP',
   };
 }

@@ -1,4 +1,6 @@
+import type { ClaimedOperation } from '../repository/sync-claims.ts';
 import type { EntityState } from '../repository/sync-outcome.ts';
+import type { UUID } from '../types/ids.ts';
 import type { EntityRow } from '../types/offline-sync.ts';
 import type { EntityChange, EntityShape, LoadedEntity } from '../types/sync-handler.ts';
 import { rowHash } from './sync-bases.ts';
@@ -33,16 +35,19 @@ export class Subject {
     const hash = this.#presentHash();
     if (hash === this.#state.rowHash) return;
     const at = Date.parse(loaded?.updatedAt ?? '');
-    this.#move(hash, { [WHOLE]: Number.isNaN(at) ? null : new Date(at).toISOString() });
+    const times = { [WHOLE]: Number.isNaN(at) ? null : new Date(at).toISOString() };
+    // What the host wrote over nobody knows: what took the place of the rest is told rather than not.
+    const writers = hash === null || this.#state.deleted ? {} : this.#state.writers;
+    this.#move(hash, { times, writers });
   }
 
   #presentHash(): string | null {
     return this.#presence === 'VISIBLE' && this.#row !== null ? rowHash(this.#row, this.shape) : null;
   }
 
-  #move(hash: string | null, times: EntityState['times']): void {
+  #move(hash: string | null, by: Pick<EntityState, 'times' | 'writers'>): void {
     const version = this.#state.version + 1;
-    this.#state = { ...this.#state, version, rowHash: hash, deleted: hash === null, times };
+    this.#state = { ...this.#state, ...by, version, rowHash: hash, deleted: hash === null };
     this.#changed = true;
   }
 
@@ -70,6 +75,16 @@ export class Subject {
     return changedAt(this.#state, column);
   }
 
+  /**
+   * Which operation (its id in the queue) wrote a column last, or (an empty text) deleted the row; undefined: none, or
+   * nobody knows.
+   */
+  writerOf(column: string): UUID | undefined {
+    const { writers } = this.#state;
+    if (Object.hasOwn(writers, column)) return writers[column];
+    return (this.#row?.[column] ?? null) === null ? undefined : writers[WHOLE];
+  }
+
   /** Whether there ever was one. */
   get everExisted(): boolean {
     return this.version > 0;
@@ -80,16 +95,21 @@ export class Subject {
     return this.#changed ? this.#state : undefined;
   }
 
-  /** Notes what was written, and when that took effect. */
+  /** Notes what was written, by which operation, and when that took effect. */
   write(
     { kind, changed }: Pick<EntityChange, 'kind' | 'changed'>,
     row: EntityRow | null,
-    at: string | null,
+    { id, effectiveAt }: Pick<ClaimedOperation, 'id' | 'effectiveAt'>,
   ): void {
     this.#row = row;
     this.#presence = row === null ? 'DELETED' : 'VISIBLE';
-    const own = Object.fromEntries(changed.map((column) => [column, at]));
-    this.#move(this.#presentHash(), kind === 'UPDATE' ? { ...this.#state.times, ...own } : { [WHOLE]: at });
+    const { times, writers } = this.#state;
+    const columns = kind === 'UPDATE' ? changed : [WHOLE];
+    const own = <T>(value: T) => Object.fromEntries(columns.map((column) => [column, value]));
+    this.#move(this.#presentHash(), {
+      times: { ...(kind === 'UPDATE' ? times : {}), ...own(effectiveAt) },
+      writers: { ...(kind === 'UPDATE' ? writers : {}), ...own(id) },
+    });
   }
 }
 

@@ -3,6 +3,7 @@ import {
   type DetectedConflict,
   differences,
   type EntityWrite,
+  type MergeRules,
   mergeVersions,
   newRow,
   writeOf,
@@ -21,6 +22,8 @@ export interface Resolved {
   readonly changed: readonly string[];
   /** Paths (JSON Pointers) of the client's changes that were given up; an empty text: its deletion, or all of it. */
   readonly superseded: readonly string[];
+  /** Paths of the server's changes that the row does not have; an empty text: its deletion. */
+  readonly overwritten: readonly string[];
   /** SUPERSEDED: all of the client's changes were given up. APPLIED: the entity is as the client has it. */
   readonly outcome: 'APPLIED' | 'MERGED' | 'SUPERSEDED';
 }
@@ -175,40 +178,47 @@ const ALL = '';
 
 function allTo(side: Side, conflict: Disputed, strategy: ConflictStrategy): Resolved {
   const { client, server, rules } = conflict;
-  if (side === 'SERVER') return settled(conflict, strategy, server, changesOfClient(conflict));
-  if (client === null) return settled(conflict, strategy, null, []);
-  if (server === null) return settled(conflict, strategy, newRow(client, rules), []);
-  const { merged } = mergeVersions({ ...conflict, client, server }, rules, () => 'CLIENT');
-  return settled(conflict, strategy, merged, []);
+  if (side === 'SERVER') return settled(conflict, strategy, server, changesOfClient(conflict), []);
+  if (client !== null && server !== null) return byChoice(conflict, strategy, () => 'CLIENT');
+  const row = client && newRow(client, rules);
+  return settled(conflict, strategy, row, [], changesOfServer(conflict, row));
 }
 
 /** Where one side has deleted the entity, that is the only choice there is. */
 function byChoice(conflict: Disputed, strategy: ConflictStrategy, sideOf: (path: string) => Side): Resolved {
-  const { client, server, rules } = conflict;
+  const { base, baseKnown, client, server, rules } = conflict;
   if (client === null || server === null) return allTo(sideOf(ALL), conflict, strategy);
-  const { merged, conflicts } = mergeVersions({ ...conflict, client, server }, rules, sideOf);
-  const lost = conflicts.map(({ path }) => path).filter((path) => sideOf(path) === 'SERVER');
-  return settled(conflict, strategy, merged, lost);
+  const found = mergeVersions({ ...conflict, client, server }, rules, sideOf);
+  const paths = found.conflicts.map(({ path }) => path);
+  // What the server left alone may be in conflict too, where nothing is merged unasked.
+  const changed = baseKnown && base !== null ? found.serverChanged : paths;
+  const lost = paths.filter((path) => sideOf(path) === 'SERVER');
+  const overwritten = paths.filter((path) => sideOf(path) === 'CLIENT' && changed.includes(path));
+  return settled(conflict, strategy, found.merged, lost, overwritten);
 }
 
 function asGiven(conflict: Disputed, data: EntityRow | null, strategy: ConflictStrategy): Resolved {
   const { base, baseKnown, client, server, rules } = conflict;
   const row = data === null ? null : givenRow(conflict, data);
-  if (client === null) return settled(conflict, strategy, row, row === null ? [] : [ALL]);
-  if (row === null && server === null) return settled(conflict, strategy, row, changesOfClient(conflict));
-  // Whether a counter has the client's share cannot be seen from it.
-  const policies = Object.entries(rules.policies).filter(([, policy]) => policy !== 'COUNTER');
+  const overwritten = changesOfServer(conflict, row);
+  if (client === null) return settled(conflict, strategy, row, row === null ? [] : [ALL], overwritten);
+  if (row === null && server === null)
+    return settled(conflict, strategy, row, changesOfClient(conflict), overwritten);
   const { clientChanged, outstanding } = mergeRows({
     base: (baseKnown ? base : server) ?? {},
     server: row ?? {},
     client,
     shape: rules.shape,
-    policies: Object.fromEntries(policies),
+    policies: withoutCounters(rules),
   });
-  const resolved = settled(conflict, strategy, row, outstanding);
+  const resolved = settled(conflict, strategy, row, outstanding, overwritten);
   const nothingStands = outstanding.length > 0 && outstanding.length === clientChanged.length;
   return nothingStands ? { ...resolved, outcome: 'SUPERSEDED' } : resolved;
 }
+
+/** Whether a counter has somebody's share cannot be seen from it. */
+const withoutCounters = ({ policies }: MergeRules): MergeRules['policies'] =>
+  Object.fromEntries(Object.entries(policies).filter(([, policy]) => policy !== 'COUNTER'));
 
 function givenRow({ server, rules }: Disputed, data: EntityRow): EntityRow {
   if (server === null) return newRow(data, rules);
@@ -230,11 +240,27 @@ function changesOfClient(conflict: Disputed): readonly string[] {
   return mergeVersions({ ...conflict, client, server }, rules).outstanding;
 }
 
+/** All that the server changed and a row that takes its place does not have. */
+function changesOfServer(
+  { base, baseKnown, server, rules }: Disputed,
+  row: EntityRow | null,
+): readonly string[] {
+  if (server === null) return row === null ? [] : [ALL];
+  return mergeRows({
+    base: (baseKnown ? base : null) ?? undefined,
+    server: row ?? {},
+    client: server,
+    shape: rules.shape,
+    policies: withoutCounters(rules),
+  }).outstanding;
+}
+
 function settled(
   conflict: Disputed,
   strategy: ConflictStrategy,
   row: EntityRow | null,
   superseded: readonly string[],
+  overwritten: readonly string[],
 ): Resolved {
   const { client, server, rules } = conflict;
   const write = writeOf(server, row, rules.shape);
@@ -245,6 +271,7 @@ function settled(
     row: write?.row ?? null,
     changed: write?.changed ?? [],
     superseded,
+    overwritten,
     outcome: outcomeOf(),
   };
 

@@ -163,7 +163,10 @@ export interface OperationState {
   /** The entity's version afterwards. */
   readonly appliedVersion: number | null;
   readonly conflictId: UUID | null;
-  /** Paths of what the author had written and something newer stands in place of. */
+  /**
+   * Paths of what the author had written and something else stands in place of; an empty text: his deletion, or all of
+   * it. Grows where a later conflict is decided against an operation that was applied.
+   */
   readonly superseded: readonly string[];
 }
 

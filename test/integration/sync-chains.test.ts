@@ -377,7 +377,7 @@ test.each([
   expect(await standings(bench, bobs)).toEqual(['CONFLICT CONFLICT']);
   const [conflict] = (await managerOf(bench).listConflicts({})).items;
   const data = strategy === 'MANUAL' ? { data: { notes: 'decided', status: 'decided' } } : {};
-  await managerOf(bench).resolveConflict({ conflictId: conflict?.id ?? '', strategy, ...data });
+  await managerOf(bench).resolveConflict({ ...shown(conflict), strategy, ...data });
   expect(await bench.visit(id)).toMatchObject({ notes });
   const older = await does(ALICE, { notes: 'Alice, three hours ago' }, 3);
   expect(await standings(bench, older)).toEqual(['COMPLETED SUPERSEDED']);

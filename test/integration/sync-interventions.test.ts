@@ -268,8 +268,7 @@ describe('approvals', () => {
     ).rejects.toMatchObject({ constraint: 'offline_sync_queue_not_its_editor' });
     await bench.sql('UPDATE visits SET amount = 1');
     expect(await other.approveOperation(one.operationId)).toMatchObject({ status: 'CONFLICT' });
-    const { id: conflictId } = await conflictOf(one);
-    await manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    await manager().resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' });
     expect(await state()).toMatchObject({ status: 'WAITING_APPROVAL', approvedBy: null });
     expect(await other.approveOperation(one.operationId)).toMatchObject({ status: 'COMPLETED' });
     expect(await bench.visit(id)).toMatchObject({ amount: '9999.00' });
@@ -321,9 +320,9 @@ describe('approvals', () => {
     await bench.sql('UPDATE visits SET amount = 1');
     await handIn(one);
     await manager().approveOperation(one.operationId);
-    const { id: conflictId } = await conflictOf(one);
+    const seen = shown(await conflictOf(one));
     await bench.sql('UPDATE visits SET amount = NULL');
-    const decide = () => manager().resolveConflict({ conflictId, strategy: 'CLIENT_WINS' });
+    const decide = () => manager().resolveConflict({ ...seen, strategy: 'CLIENT_WINS' });
     expect(await decide()).toMatchObject({ status: 'CANCELLED' });
     expect(await standings(one)).toEqual(['WAITING_APPROVAL APPROVAL']);
     expect(await bench.visit(id)).toMatchObject({ amount: null });
@@ -360,7 +359,7 @@ describe('what has expired', () => {
     await handIn(one);
     await manager().approveOperation(one.operationId);
     const author = bench.as(ALICE, { permissions: ['sync:write', 'sync:resolve'] });
-    await author.resolveConflict({ conflictId: (await conflictOf(one)).id, strategy: 'CLIENT_WINS' });
+    await author.resolveConflict({ ...shown(await conflictOf(one)), strategy: 'CLIENT_WINS' });
     await author.editOperation(one.operationId, { payload: { amount: '6.00' } });
     expect((await conflictOf(one)).status).toBe('PENDING_MANUAL');
     expect(await sweepIn(2 * DAY_MS).expireOverdue()).toHaveLength(1);

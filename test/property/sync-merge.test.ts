@@ -633,6 +633,14 @@ describe('no edit is lost', () => {
           const lost = paths.filter((where) => !stands(after, image, where));
           for (const where of lost) expect(covers(resolution.superseded, where)).toBe(true);
           if (resolution.outcome === 'APPLIED') expect(lost).toEqual([]);
+          // Nor is what the server changed without being named; and nothing is named that stands.
+          if (server !== null && one.base.known) {
+            const from = (one.operation === 'CREATE' ? null : one.base.row) ?? {};
+            for (const where of merge(from, from, server).clientChanged)
+              expect(stands(after, server, where) || covers(resolution.overwritten, where)).toBe(true);
+          }
+          for (const where of resolution.overwritten)
+            expect(sameValue(at(after, where), at(server, where), undefined)).toBe(false);
           if (resolution.outcome === 'SUPERSEDED' && after !== null)
             for (const where of paths) {
               const wanted = at(image, where);

@@ -66,14 +66,21 @@ describe('CLIENT_WINS', () => {
       row: { a: 3, b: 2, c: 3, doc: { x: 3, y: 1 }, updated_at: '2' },
       changed: ['a', 'c', 'doc'],
       superseded: [],
+      overwritten: ['/a', '/doc/x'],
       outcome: 'MERGED',
     });
     expect(decided(UNKNOWN_BASE)).toMatchObject({
       row: { a: 3, b: 2, c: 3, doc: { x: 3, y: 1 }, updated_at: '2' },
       superseded: [],
+      overwritten: ['/a', '/c', '/doc/x'],
       outcome: 'APPLIED',
     });
-    expect(decided(ASKED)).toMatchObject({ row: { ...server, c: 3 }, changed: ['c'], outcome: 'MERGED' });
+    expect(decided(ASKED)).toMatchObject({
+      row: { ...server, c: 3 },
+      changed: ['c'],
+      overwritten: [],
+      outcome: 'MERGED',
+    });
     expect(decided(CREATE_CREATE)).toMatchObject({
       row: { ...server, a: 9, d: 4 },
       changed: ['a', 'd'],
@@ -99,6 +106,7 @@ describe('CLIENT_WINS', () => {
       row: null,
       changed: [],
       superseded: [],
+      overwritten: ['/a', '/b', '/doc'],
       outcome: 'APPLIED',
     });
   });
@@ -111,6 +119,7 @@ describe('CLIENT_WINS', () => {
       row: { a: 3, b: 1, c: 3, doc: { x: 3, y: 1 } },
       changed: ['a', 'b', 'c', 'doc'],
       superseded: [],
+      overwritten: [''],
       outcome: 'APPLIED',
     });
     expect(decided(DEPENDENCY)).toMatchObject({ change: 'CREATE', row: { a: 3, c: 3, doc: { x: 3 } } });
@@ -136,6 +145,7 @@ describe('CLIENT_WINS', () => {
     expect(decided(conflict)).toMatchObject({
       row: { a: 3, tags: ['t', 's', 'c'], n: 6, meds: [{ id: 1, v: 3 }, { id: 2 }, { id: 3 }] },
       superseded: [],
+      overwritten: ['/a', '/meds/1/v'],
     });
   });
 });
@@ -159,6 +169,7 @@ describe('SERVER_WINS', () => {
       row: null,
       changed: [],
       superseded,
+      overwritten: [],
       outcome: 'SUPERSEDED',
     });
     expect(resolveByPerson(conflict, { strategy: 'SERVER_WINS' })).toEqual(automatic);
@@ -238,6 +249,7 @@ describe('FIELD_LEVEL_MERGE by strategies', () => {
       row: { a: 2, b: 2, c: 3, doc: { x: 3, y: 1 }, updated_at: '2' },
       changed: ['c', 'doc'],
       superseded: ['/a'],
+      overwritten: ['/doc/x'],
       outcome: 'MERGED',
     });
     expect(automatically(FIELDS, { fieldStrategies: { '': 'SERVER_WINS' } })).toMatchObject({
@@ -409,6 +421,7 @@ describe.each(['MANUAL', 'CUSTOM'] as const)('%s with data', (strategy) => {
       row: { ...server, a: 3, c: 5 },
       changed: ['a', 'c'],
       superseded: ['/c', '/doc/x'],
+      overwritten: ['/a'],
       outcome: 'MERGED',
     });
     expect(resolveByPerson(FIELDS, { strategy, data: { a: 9, c: null } })).toMatchObject({
