@@ -4,6 +4,7 @@ import { bindScope, type RepositoryScope } from './scope.ts';
 import { type SyncBlockingQueries, syncBlockingQueries } from './sync-blocking.ts';
 import { type SyncConflictQueries, syncConflictQueries } from './sync-conflicts.ts';
 import { type SyncEventQueries, syncEventQueries } from './sync-events.ts';
+import { type SyncInterventions, syncInterventions } from './sync-interventions.ts';
 import { type SyncQueueQueries, syncQueueQueries } from './sync-queue.ts';
 import { type SyncSessionQueries, syncSessionQueries } from './sync-sessions.ts';
 import { type SyncStatisticsQueries, syncStatisticsQueries } from './sync-statistics.ts';
@@ -14,6 +15,7 @@ import { type SyncStatisticsQueries, syncStatisticsQueries } from './sync-statis
  */
 export interface OfflineSyncRepository
   extends SyncQueueQueries,
+    SyncInterventions,
     SyncBlockingQueries,
     SyncConflictQueries,
     SyncSessionQueries,
@@ -31,6 +33,7 @@ export function createOfflineSyncRepository(
   const bound = { ...bindScope(db, scope), authorId: scope.userId ?? null };
   return {
     ...syncQueueQueries(bound),
+    ...syncInterventions(bound),
     ...syncBlockingQueries(bound),
     ...syncConflictQueries(bound),
     ...syncSessionQueries(bound),

@@ -85,6 +85,13 @@ export function syncLimits(given: SyncLimits = {}): SyncContext['limits'] {
   return limits;
 }
 
+/** Throws `ENTITY_UNKNOWN`. */
+export function entityOf({ entities }: Pick<SyncContext, 'entities'>, type: string): SyncEntity {
+  const entity = entities.get(type);
+  if (entity !== undefined) return entity;
+  throw new DataProtectionError('The entity type is not registered for sync', 'ENTITY_UNKNOWN');
+}
+
 /** A lane of a stream, which is what workers take turns in. */
 export interface StreamLane {
   readonly organizationId: UUID;

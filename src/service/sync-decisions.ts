@@ -6,7 +6,7 @@ import type { Actor } from '../types/actor.ts';
 import { DataProtectionError, SyncError, ValidationError } from '../types/errors.ts';
 import type { OfflineSyncQueue, ResolveConflictInput, SyncConflict } from '../types/offline-sync.ts';
 import { notFound } from './asking.ts';
-import type { SyncContext } from './sync-context.ts';
+import { entityOf, type SyncContext } from './sync-context.ts';
 import { newestBy, type StoredDecision, withoutPlan } from './sync-decide.ts';
 import type { SyncEntity } from './sync-entities.ts';
 import { processOne } from './sync-process.ts';
@@ -78,10 +78,7 @@ async function decisionOf(
   { conflict, operation }: { readonly conflict: SyncConflict; readonly operation: OfflineSyncQueue },
   input: ResolveConflictInput,
 ): Promise<StoredDecision> {
-  const entity = context.entities.get(conflict.entityType);
-  if (entity === undefined) {
-    throw new DataProtectionError('The entity type is not registered for sync', 'ENTITY_UNKNOWN');
-  }
+  const entity = entityOf(context, conflict.entityType);
   const { clientVersion: client, serverVersion: server, conflictingFields: fields } = conflict;
   const { baseVersion: base, conflictType } = conflict;
   const rules = {

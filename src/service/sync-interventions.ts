@@ -1,5 +1,5 @@
 import { createOfflineSyncRepository } from '../repository/offline-sync-repository.ts';
-import type { Intervention } from '../repository/sync-queue.ts';
+import type { Intervention } from '../repository/sync-interventions.ts';
 import type { Actor } from '../types/actor.ts';
 import { DataProtectionError, SyncError, ValidationError } from '../types/errors.ts';
 import type { Timestamp } from '../types/ids.ts';

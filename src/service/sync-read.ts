@@ -1,11 +1,11 @@
 import type { Transaction } from '../repository/database.ts';
 import { syncOutcomes } from '../repository/sync-outcome.ts';
 import type { Actor } from '../types/actor.ts';
-import { DataProtectionError, ValidationError } from '../types/errors.ts';
+import { ValidationError } from '../types/errors.ts';
 import type { OfflineEntity } from '../types/offline-sync.ts';
 import type { HandlerContext } from '../types/sync-handler.ts';
 import { normalizeEntityType } from '../utils/entity-type.ts';
-import type { SyncContext } from './sync-context.ts';
+import { entityOf, type SyncContext } from './sync-context.ts';
 import type { SyncEntity } from './sync-entities.ts';
 import { Subject } from './sync-subject.ts';
 
@@ -53,10 +53,7 @@ async function readSubjects(
   entityIds: readonly string[],
 ): Promise<ReadonlyMap<string, { readonly type: string; readonly subject: Subject }>> {
   const type = normalizeEntityType(entityType);
-  const entity = context.entities.get(type);
-  if (entity === undefined) {
-    throw new DataProtectionError('The entity type is not registered for sync', 'ENTITY_UNKNOWN');
-  }
+  const entity = entityOf(context, type);
   if (entityIds.length > MOST_ENTITIES || !entityIds.every((id) => typeof id === 'string')) {
     throw new ValidationError('The entities', [
       { path: 'entityIds', message: 'Is no list of up to 500 ids.', remedy: 'Ask in several calls.' },
@@ -91,10 +88,7 @@ export async function versionOf(
   entityType: string,
   entityId: string,
 ): Promise<{ readonly version: number; readonly visible: number }> {
-  const entity = context.entities.get(entityType);
-  if (entity === undefined) {
-    throw new DataProtectionError('The entity type is not registered for sync', 'ENTITY_UNKNOWN');
-  }
+  const entity = entityOf(context, entityType);
   return context.db.withTransaction(
     async (transaction) => {
       const handler = handlerContext(context, actor, transaction);
