@@ -7,9 +7,13 @@ import { actorOf } from '../harness/service-bench.ts';
 
 const ORGANIZATION = '00000000-0000-4000-8000-0000000000bb';
 const TABLES = 10;
-const ROWS = 3_000;
+/** More than a segment (4 MiB) of each table, so that each session fills a buffer and waits for the next. */
+const ROWS = 1_500;
+const BODY_LENGTH = 3_200;
 
-test('more sessions than the archive has spare buffers do not wait for each other for ever', async () => {
+test('more sessions than the archive has spare buffers do not wait for each other for ever', {
+  timeout: 60_000,
+}, async () => {
   await using database = await createTestDatabase();
   const names = Array.from({ length: TABLES }, (_, i) => `large_${i}`);
   for (const name of names) {
@@ -17,7 +21,7 @@ test('more sessions than the archive has spare buffers do not wait for each othe
       `CREATE TABLE ${name} (id int PRIMARY KEY, organization_id uuid NOT NULL, body text)`,
     );
     await database.pool.query(
-      `INSERT INTO ${name} SELECT i, '${ORGANIZATION}', (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 100) j)
+      `INSERT INTO ${name} SELECT i, '${ORGANIZATION}', repeat(md5(i::text), ${BODY_LENGTH / 32})
          FROM generate_series(1, ${ROWS}) i`,
     );
   }
