@@ -1,4 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { migrate } from '../../src/repository/migrate.ts';
@@ -12,6 +15,8 @@ const log = (line: string): void => console.log(line);
  * (its role needs CREATEDB), else an embedded one. Test databases that were left behind are dropped at the end.
  */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
+  await using undo = new AsyncDisposableStack();
+  undo.defer(await shareCompiledCode());
   const given = process.env.TEST_DATABASE_URL;
   const server = given ? undefined : await startEmbeddedPostgres({ log });
   const url = given ?? server?.url ?? '';
@@ -19,20 +24,29 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   const names = { template: given ? `care_template_${run}` : 'care_template', prefix: `care_test_${run}_` };
   if (given) log('postgres: using the server that TEST_DATABASE_URL names');
 
-  const teardown = async (): Promise<void> => {
+  undo.defer(async () => {
     if (server) await server.stop();
     else await dropDatabases(url, names);
-  };
-  try {
-    await administer(url, (client) => client.query(`CREATE DATABASE ${quoteIdentifier(names.template)}`));
-    await migrate({ connection: databaseUrl(url, names.template), schema: 'care_backup' });
-    log(`postgres: migrated the template database ${names.template}`);
-  } catch (error) {
-    await teardown();
-    throw error;
-  }
+  });
+  await administer(url, (client) => client.query(`CREATE DATABASE ${quoteIdentifier(names.template)}`));
+  await migrate({ connection: databaseUrl(url, names.template), schema: 'care_backup' });
+  log(`postgres: migrated the template database ${names.template}`);
   project.provide('postgres', { url, template: names.template, prefix: names.prefix });
-  return teardown;
+  const done = undo.move();
+  return () => done.disposeAsync();
+}
+
+/**
+ * Lets the processes that tests start share the code that Node has compiled, the types stripped from it: starting one
+ * takes less than half as long. A child that is killed writes nothing unless it has called `flushCompileCache`.
+ */
+async function shareCompiledCode(): Promise<() => Promise<void>> {
+  const folder = await mkdtemp(join(tmpdir(), 'care-compiled-'));
+  process.env.NODE_COMPILE_CACHE = folder;
+  return async () => {
+    delete process.env.NODE_COMPILE_CACHE;
+    await rm(folder, { recursive: true, force: true });
+  };
 }
 
 async function administer<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {

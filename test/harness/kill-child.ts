@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import pg from 'pg';
 import { createDataProtection } from '../../src/compose.ts';
 import { localKeyring } from '../../src/keys/local-keyring.ts';
@@ -73,6 +74,7 @@ function watched(storage: ObjectStorage): ObjectStorage {
   };
 }
 
+flushCompileCache();
 watchStatements();
 const protection = await createDataProtection({
   database: order.url,

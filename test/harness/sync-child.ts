@@ -1,9 +1,11 @@
 import { writeSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { createDataProtection } from '../../src/compose.ts';
 import type { SyncStep } from '../../src/service/sync-context.ts';
 import { benchKeyring } from './service-bench.ts';
 import { SYNC_ENTITIES, syncActor, syncTables } from './sync-bench.ts';
 
+flushCompileCache();
 process.stdin.on('close', () => process.exit(1)).resume();
 
 /** What a process of offline sync is given. */

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createDataProtection, type DataProtection } from '../../src/compose.ts';
 import { localKeyring } from '../../src/keys/local-keyring.ts';
@@ -8,6 +9,7 @@ import { runWorker } from '../../src/worker/index.ts';
 import { tinyData } from './service-tiny.ts';
 import type { WorkerOrder } from './worker-fleet.ts';
 
+flushCompileCache();
 process.stdin.on('close', () => process.exit(1)).resume();
 if ('unref' in process.stdin && typeof process.stdin.unref === 'function') process.stdin.unref();
 
