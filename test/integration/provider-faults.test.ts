@@ -36,6 +36,19 @@ const SLOW: HttpFault = { effect: 'SLOW', bytesPerSecond: 400_000 };
 const ATTEMPTS = 5;
 const LIMIT_MS = 1_000;
 
+const SOAK = process.env.CARE_SOAK === '1';
+const CLOUDS = ['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE'] as const;
+/** Requests of a backup that a fault meets now and then. */
+const NOW_AND_THEN = [[1, 3], [2]];
+/** Of how many requests one meets a fault, where each is met by itself. */
+const EACH = SOAK ? 2 : 4;
+
+/** Without CARE_SOAK one of the two in turn, so that each fault meets both, on one cloud or another. */
+const requestsFor = (cloud: (typeof CLOUDS)[number], fault: string): readonly (readonly number[])[] => {
+  const turn = CLOUDS.indexOf(cloud) + Object.keys(FAULTS).indexOf(fault);
+  return SOAK ? NOW_AND_THEN : NOW_AND_THEN.slice(turn % 2, (turn % 2) + 1);
+};
+
 const silent = () => undefined;
 const LOGGER = { debug: silent, info: silent, warn: silent, error: silent };
 const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
@@ -49,250 +62,253 @@ afterAll(async () => {
   await bench[Symbol.asyncDispose]();
 });
 
-describe.each(['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE'] as const)(
-  '%s',
-  { timeout: 60_000 },
-  (name) => {
-    let provider: Provider;
-    let proxy: HttpFaultProxy;
-    let storages: Storages;
-    /** What is stored, by a way without faults. */
-    let direct: ObjectStorage;
-    let backups: BackupService;
-    let soundRequests = 0;
+describe.each(CLOUDS)('%s', { timeout: 60_000 }, (name) => {
+  let provider: Provider;
+  let proxy: HttpFaultProxy;
+  let storages: Storages;
+  /** What is stored, by a way without faults. */
+  let direct: ObjectStorage;
+  let backups: BackupService;
+  let soundRequests = 0;
 
-    /** The provider's own storage, without the decorators. */
-    const bare = (
-      destination: StorageDestination,
-    ): { storage: ObjectStorage; close: () => Promise<void> } => {
-      const opened = createStorages({
-        own: undefined,
-        credentials: () => provider.credential ?? {},
-        limits: { attempts: 1, requestTimeoutMs: 60_000, breakerFailures: 1_000_000 },
-        clock: systemClock,
-        logger: LOGGER,
-      });
-      return { storage: opened.open(destination).storage, close: opened.close };
-    };
-
-    beforeAll(async () => {
-      provider = await PROVIDERS[name]();
-      proxy = await httpFaultProxy({ port: provider.port });
-      storages = createStorages({
-        own: undefined,
-        credentials: () => provider.credential ?? {},
-        limits: undefined,
-        clock: systemClock,
-        logger: LOGGER,
-      });
-      direct = storages.open(provider.destination).storage;
-      // Loads the SDK, which takes longer than the time limits below.
-      await direct.stat('a');
-      const protection = await bench.open({
-        storageDestination: provider.at(proxy.url),
-        credentials: () => provider.credential ?? {},
-        storageLimits: {
-          requestTimeoutMs: LIMIT_MS,
-          putTimeoutMs: LIMIT_MS,
-          getTimeoutMs: LIMIT_MS,
-          attempts: ATTEMPTS,
-          baseDelayMs: 1,
-          maxDelayMs: 5,
-          breakerFailures: 10,
-          breakerOpenMs: 1,
-        },
-      });
-      backups = protection.backups(actorOf(TINY_ORGANIZATION));
-      proxy.plan([]);
-      await run();
-      proxy.plan([]);
-      expect((await run()).status).toBe('COMPLETED');
-      soundRequests = proxy.requests.length;
+  /** The provider's own storage, without the decorators. */
+  const bare = (destination: StorageDestination): { storage: ObjectStorage; close: () => Promise<void> } => {
+    const opened = createStorages({
+      own: undefined,
+      credentials: () => provider.credential ?? {},
+      limits: { attempts: 1, requestTimeoutMs: 60_000, breakerFailures: 1_000_000 },
+      clock: systemClock,
+      logger: LOGGER,
     });
-    afterAll(async () => {
-      await storages.close();
-      await proxy.close();
-      await provider[Symbol.asyncDispose]();
+    return { storage: opened.open(destination).storage, close: opened.close };
+  };
+
+  beforeAll(async () => {
+    provider = await PROVIDERS[name]();
+    proxy = await httpFaultProxy({ port: provider.port });
+    storages = createStorages({
+      own: undefined,
+      credentials: () => provider.credential ?? {},
+      limits: undefined,
+      clock: systemClock,
+      logger: LOGGER,
     });
+    direct = storages.open(provider.destination).storage;
+    // Loads the SDK, which takes longer than the time limits below.
+    await direct.stat('a');
+    const protection = await bench.open({
+      storageDestination: provider.at(proxy.url),
+      credentials: () => provider.credential ?? {},
+      storageLimits: {
+        requestTimeoutMs: LIMIT_MS,
+        putTimeoutMs: LIMIT_MS,
+        getTimeoutMs: LIMIT_MS,
+        attempts: ATTEMPTS,
+        baseDelayMs: 1,
+        maxDelayMs: 5,
+        breakerFailures: 10,
+        breakerOpenMs: 1,
+      },
+    });
+    backups = protection.backups(actorOf(TINY_ORGANIZATION));
+    proxy.plan([]);
+    await run();
+    proxy.plan([]);
+    expect((await run()).status).toBe('COMPLETED');
+    soundRequests = proxy.requests.length;
+  });
+  afterAll(async () => {
+    await storages.close();
+    await proxy.close();
+    await provider[Symbol.asyncDispose]();
+  });
 
-    async function run() {
-      const { id } = await backups.createConfiguration({ name: `c-${crypto.randomUUID()}`, scope: {} });
-      const outcome = await backups.createSnapshot({ configurationId: id }, { wait: true }).then(
-        ({ status, id: snapshotId }) => ({ status, snapshotId, code: undefined }),
-        (error: { code?: string }) => ({ status: 'FAILED', snapshotId: undefined, code: error.code }),
-      );
-      return { id, ...outcome };
+  async function run() {
+    const { id } = await backups.createConfiguration({ name: `c-${crypto.randomUUID()}`, scope: {} });
+    const outcome = await backups.createSnapshot({ configurationId: id }, { wait: true }).then(
+      ({ status, id: snapshotId }) => ({ status, snapshotId, code: undefined }),
+      (error: { code?: string }) => ({ status: 'FAILED', snapshotId: undefined, code: error.code }),
+    );
+    return { id, ...outcome };
+  }
+
+  async function settled(id: string): Promise<void> {
+    proxy.plan([]);
+    await expectSettled(backups, id, direct);
+  }
+
+  it.each(Object.entries(FAULTS))('%s, now and then: the backup is whole', async (text, fault) => {
+    for (const requests of requestsFor(name, text)) {
+      proxy.plan(requests.map((request) => ({ request, fault })));
+      const { snapshotId = '', status, code } = await run();
+      expect({ status, code }, `requests ${requests}`).toEqual({ status: 'COMPLETED', code: undefined });
+      expect(proxy.injected).toHaveLength(requests.length);
+      // Each repeats one call, and a lost write is looked for.
+      expect(proxy.requests.length).toBeLessThanOrEqual(soundRequests + 4 * requests.length);
+      expect(await backups.verifySnapshot(snapshotId)).toMatchObject({ passed: true });
     }
+  });
 
-    async function settled(id: string): Promise<void> {
+  it.each(Object.entries(FAULTS))(
+    '%s, always: nothing counts',
+    async (text, fault) => {
+      proxy.plan([{ request: 'every', fault }]);
+      const { id, status, code } = await run();
+      expect(code ?? status).toMatch(/^STORAGE_(UNAVAILABLE|THROTTLED|CORRUPT|CIRCUIT_OPEN)$/);
+      expect(proxy.injected.length).toBeGreaterThan(0);
+      // The object, then the claim of the attempt and the look for it: each is given up after its attempts.
+      expect(proxy.requests.length).toBeLessThanOrEqual(8 * ATTEMPTS);
+      const { items } = await backups.listSnapshots({ configurationId: id });
+      expect(items.filter(isGood), text).toEqual([]);
+      await settled(id);
+    },
+    60_000,
+  );
+
+  it.each(['answer dropped', '503', 'cut in the request body'])(
+    '%s, of every write: the outcome is true',
+    async (text) => {
+      const fault = FAULTS[text];
+      if (fault === undefined) throw new Error(text);
+      proxy.plan([{ only: ({ method }) => method === 'PUT' || method === 'POST', request: 'every', fault }]);
+      const { id, status, code } = await run();
       proxy.plan([]);
-      await expectSettled(backups, id, direct);
-    }
-
-    it.each(Object.entries(FAULTS))('%s, now and then: the backup is whole', async (_, fault) => {
-      for (const requests of [[1, 3], [2]]) {
-        proxy.plan(requests.map((request) => ({ request, fault })));
-        const { snapshotId = '', status, code } = await run();
-        expect({ status, code }, `requests ${requests}`).toEqual({ status: 'COMPLETED', code: undefined });
-        expect(proxy.injected).toHaveLength(requests.length);
-        // Each repeats one call, and a lost write is looked for.
-        expect(proxy.requests.length).toBeLessThanOrEqual(soundRequests + 4 * requests.length);
-        expect(await backups.verifySnapshot(snapshotId)).toMatchObject({ passed: true });
+      const { items } = await backups.listSnapshots({ configurationId: id });
+      if (status === 'COMPLETED') {
+        expect(await backups.verifySnapshot(items[0]?.id ?? '')).toMatchObject({ passed: true });
+      } else {
+        expect(code).toMatch(/^STORAGE_/);
+        expect(items.filter(isGood)).toEqual([]);
       }
-    });
+      // A write that took place is known to have: only its answer was lost.
+      if (text === 'answer dropped') expect(status).toBe('COMPLETED');
+      await settled(id);
+    },
+  );
 
-    it.each(Object.entries(FAULTS))(
-      '%s, always: nothing counts',
-      async (text, fault) => {
-        proxy.plan([{ request: 'every', fault }]);
-        const { id, status, code } = await run();
-        expect(code ?? status).toMatch(/^STORAGE_(UNAVAILABLE|THROTTLED|CORRUPT|CIRCUIT_OPEN)$/);
-        expect(proxy.injected.length).toBeGreaterThan(0);
-        // The object, then the claim of the attempt and the look for it: each is given up after its attempts.
-        expect(proxy.requests.length).toBeLessThanOrEqual(8 * ATTEMPTS);
-        const { items } = await backups.listSnapshots({ configurationId: id });
-        expect(items.filter(isGood), text).toEqual([]);
-        await settled(id);
-      },
-      60_000,
-    );
+  it('a slow connection is outlasted', async () => {
+    proxy.plan([{ request: 'every', fault: SLOW }]);
+    const { id, status } = await run();
+    expect(status).toBe('COMPLETED');
+    await settled(id);
+  });
 
-    it.each(['answer dropped', '503', 'cut in the request body'])(
-      '%s, of every write: the outcome is true',
-      async (text) => {
-        const fault = FAULTS[text];
-        if (fault === undefined) throw new Error(text);
-        proxy.plan([
-          { only: ({ method }) => method === 'PUT' || method === 'POST', request: 'every', fault },
-        ]);
-        const { id, status, code } = await run();
-        proxy.plan([]);
-        const { items } = await backups.listSnapshots({ configurationId: id });
-        if (status === 'COMPLETED') {
-          expect(await backups.verifySnapshot(items[0]?.id ?? '')).toMatchObject({ passed: true });
-        } else {
-          expect(code).toMatch(/^STORAGE_/);
-          expect(items.filter(isGood)).toEqual([]);
-        }
-        // A write that took place is known to have: only its answer was lost.
-        if (text === 'answer dropped') expect(status).toBe('COMPLETED');
-        await settled(id);
-      },
-    );
-
-    it('a slow connection is outlasted', async () => {
-      proxy.plan([{ request: 'every', fault: SLOW }]);
+  it('a stalled connection costs the time limit, and no more', { timeout: 60_000 }, async () => {
+    for (const fault of Object.values(STALLS)) {
+      proxy.plan([{ only: ({ method }) => method === 'GET', request: 1, fault }]);
       const { id, status } = await run();
       expect(status).toBe('COMPLETED');
+      expect(proxy.injected).toHaveLength(1);
       await settled(id);
-    });
-
-    it('a stalled connection costs the time limit, and no more', { timeout: 60_000 }, async () => {
-      for (const fault of Object.values(STALLS)) {
-        proxy.plan([{ only: ({ method }) => method === 'GET', request: 1, fault }]);
-        const { id, status } = await run();
-        expect(status).toBe('COMPLETED');
-        expect(proxy.injected).toHaveLength(1);
-        await settled(id);
-      }
-    });
-
-    it('restores exactly through faults, or leaves nothing', { timeout: 60_000 }, async () => {
-      proxy.plan([]);
-      const { snapshotId = '' } = await run();
-      const { pool } = bench.database;
-      for (const [index, fault] of RESTORE_FAULTS.entries()) {
-        const schemaName = `${name}_${index}`.toLowerCase();
-        const restore = () =>
-          backups.createRestoreOperation(
-            { snapshotId, restoreDestination: { type: 'TEST', schemaName }, validationEnabled: false },
-            { wait: true },
-          );
-        proxy.plan([{ request: 'every', fault }]);
-        await expect(restore()).rejects.toMatchObject({ code: expect.stringMatching(/^(STORAGE|ARCHIVE)_/) });
-        expect(await schemaThere(pool, schemaName)).toBe(false);
-        proxy.plan([1, 3, 4].map((request) => ({ request, fault })));
-        expect((await restore()).status).toBe('COMPLETED');
-        expect(await tinyDifferences(pool, schemaName)).toBe(0);
-      }
-    });
-
-    it('opens its breaker, tells it, and closes it', async () => {
-      proxy.plan([]);
-      const protection = await bench.open({
-        storageDestination: provider.at(proxy.url),
-        credentials: () => provider.credential ?? {},
-        storageLimits: { attempts: 3, baseDelayMs: 1, maxDelayMs: 2, breakerFailures: 3, breakerOpenMs: 400 },
-      });
-      const own = protection.backups(actorOf(TINY_ORGANIZATION));
-      const { id: configurationId } = await own.createConfiguration({ name: crypto.randomUUID(), scope: {} });
-      const once = () => own.createSnapshot({ configurationId }, { wait: true });
-      await once();
-      proxy.plan([{ request: 'every', fault: { effect: 'CUT_BEFORE_REQUEST' } }]);
-      await expect(once()).rejects.toMatchObject({ code: expect.stringMatching(/^STORAGE_/) });
-      const [broken] = protection.storageHealth();
-      expect(broken).toMatchObject({ state: 'OPEN', lastFailure: { code: 'STORAGE_UNAVAILABLE' } });
-      proxy.plan([]);
-      await sleep(500);
-      expect((await once()).status).toBe('COMPLETED');
-      expect(protection.storageHealth()).toMatchObject([{ state: 'CLOSED', consecutiveFailures: 0 }]);
-      await protection.close();
-    });
-
-    const BODIES = {
-      'object/0': randomBytes(200),
-      'object/1': Buffer.alloc(0),
-      'object/2': randomBytes(70_000),
-    };
-
-    /** Uses every call; what it learns must be the same with and without faults. */
-    async function program(storage: ObjectStorage): Promise<unknown> {
-      for (const [key, body] of Object.entries(BODIES)) await storage.put(key, [body]);
-      const read: Record<string, string> = {};
-      for (const key of Object.keys(BODIES)) read[key] = digest(await storage.get(key));
-      const part = digest(await storage.get('object/2', { range: { offset: 1_000, length: 2_000 } }));
-      const size = (await storage.stat('object/2'))?.size;
-      const listed: string[] = [];
-      for await (const info of storage.list('object/')) listed.push(`${info.key} ${info.size}`);
-      await storage.delete('object/0');
-      return { read, part, size, listed: listed.sort(), gone: await storage.stat('object/0') };
     }
+  });
 
-    async function empty(): Promise<void> {
-      for await (const { key } of direct.list('object/')) await direct.delete(key);
+  it('restores exactly through faults, or leaves nothing', { timeout: 60_000 }, async () => {
+    proxy.plan([]);
+    const { snapshotId = '' } = await run();
+    const { pool } = bench.database;
+    for (const [index, fault] of RESTORE_FAULTS.entries()) {
+      const schemaName = `${name}_${index}`.toLowerCase();
+      const restore = () =>
+        backups.createRestoreOperation(
+          { snapshotId, restoreDestination: { type: 'TEST', schemaName }, validationEnabled: false },
+          { wait: true },
+        );
+      proxy.plan([{ request: 'every', fault }]);
+      await expect(restore()).rejects.toMatchObject({ code: expect.stringMatching(/^(STORAGE|ARCHIVE)_/) });
+      expect(await schemaThere(pool, schemaName)).toBe(false);
+      proxy.plan([1, 3, 4].map((request) => ({ request, fault })));
+      expect((await restore()).status).toBe('COMPLETED');
+      expect(await tinyDifferences(pool, schemaName)).toBe(0);
     }
+  });
 
-    // S3 call by call is in storage-faults-proxy.test.ts.
-    if (name === 'AWS_S3') return;
-    it.each(Object.entries({ ...FAULTS, ...STALLS }))(
-      'call by call: %s changes nothing',
-      { timeout: 60_000 },
-      async (_, fault) => {
-        const inner = bare(provider.at(proxy.url));
-        const limits = { requestTimeoutMs: 200, putTimeoutMs: 200, getTimeoutMs: 200, settleMs: 50 };
-        const timing = { ...systemTiming, sleep: async () => undefined };
-        const storage = resilientStorage(inner.storage, { ...limits, breakerFailures: 100, timing });
-        proxy.plan([]);
-        await storage.stat('none');
-        await empty();
-        proxy.plan([]);
-        const sound = await program(storage);
-        const requests = proxy.requests.length;
-        let injected = 0;
-        for (let n = 1; n <= requests; n += 2) {
-          await empty();
-          proxy.plan([{ request: n, fault }]);
-          expect(await program(storage), `request ${n}`).toEqual(sound);
-          expect(proxy.requests.length).toBeLessThanOrEqual(requests + 2 * ATTEMPTS);
-          injected += proxy.injected.length;
-        }
-        expect(injected).toBe(Math.ceil(requests / 2));
-        await empty();
-        await inner.close();
-      },
+  it('opens its breaker, tells it, and closes it', async () => {
+    proxy.plan([]);
+    const protection = await bench.open({
+      storageDestination: provider.at(proxy.url),
+      credentials: () => provider.credential ?? {},
+      storageLimits: { attempts: 3, baseDelayMs: 1, maxDelayMs: 2, breakerFailures: 3, breakerOpenMs: 400 },
+    });
+    const own = protection.backups(actorOf(TINY_ORGANIZATION));
+    const { id: configurationId } = await own.createConfiguration({ name: crypto.randomUUID(), scope: {} });
+    const once = () => own.createSnapshot({ configurationId }, { wait: true });
+    await once();
+    proxy.plan([{ request: 'every', fault: { effect: 'CUT_BEFORE_REQUEST' } }]);
+    await expect(once()).rejects.toMatchObject({ code: expect.stringMatching(/^STORAGE_/) });
+    const [broken] = protection.storageHealth();
+    expect(broken).toMatchObject({ state: 'OPEN', lastFailure: { code: 'STORAGE_UNAVAILABLE' } });
+    proxy.plan([]);
+    await sleep(500);
+    expect((await once()).status).toBe('COMPLETED');
+    expect(protection.storageHealth()).toMatchObject([{ state: 'CLOSED', consecutiveFailures: 0 }]);
+    await protection.close();
+  });
+
+  const BODIES = {
+    'object/0': randomBytes(200),
+    'object/1': Buffer.alloc(0),
+    'object/2': randomBytes(70_000),
+  };
+
+  /** Uses every call; what it learns must be the same with and without faults. */
+  async function program(storage: ObjectStorage): Promise<unknown> {
+    for (const [key, body] of Object.entries(BODIES)) await storage.put(key, [body]);
+    const read: Record<string, string> = {};
+    for (const key of Object.keys(BODIES)) read[key] = digest(await storage.get(key));
+    const part = digest(await storage.get('object/2', { range: { offset: 1_000, length: 2_000 } }));
+    const size = (await storage.stat('object/2'))?.size;
+    const listed: string[] = [];
+    for await (const info of storage.list('object/')) listed.push(`${info.key} ${info.size}`);
+    await storage.delete('object/0');
+    return { read, part, size, listed: listed.sort(), gone: await storage.stat('object/0') };
+  }
+
+  async function empty(): Promise<void> {
+    for await (const { key } of direct.list('object/')) await direct.delete(key);
+  }
+
+  /** Every `EACH`th request, from another one for each fault. */
+  const requestsMet = (fault: string, requests: number): number[] => {
+    const names = Object.keys({ ...FAULTS, ...STALLS });
+    const from = SOAK ? 0 : names.indexOf(fault) % EACH;
+    return Array.from({ length: requests }, (_, index) => index + 1).filter(
+      (request) => (request - 1) % EACH === from,
     );
-  },
-);
+  };
+
+  // S3 call by call is in storage-faults-proxy.test.ts.
+  if (name === 'AWS_S3') return;
+  it.each(Object.entries({ ...FAULTS, ...STALLS }))(
+    'call by call: %s changes nothing',
+    { timeout: 60_000 },
+    async (text, fault) => {
+      const inner = bare(provider.at(proxy.url));
+      const limits = { requestTimeoutMs: 200, putTimeoutMs: 200, getTimeoutMs: 200, settleMs: 50 };
+      const timing = { ...systemTiming, sleep: async () => undefined };
+      const storage = resilientStorage(inner.storage, { ...limits, breakerFailures: 100, timing });
+      proxy.plan([]);
+      await storage.stat('none');
+      await empty();
+      proxy.plan([]);
+      const sound = await program(storage);
+      const requests = proxy.requests.length;
+      const met = requestsMet(text, requests);
+      expect(met.length).toBeGreaterThan(1);
+      let injected = 0;
+      for (const n of met) {
+        await empty();
+        proxy.plan([{ request: n, fault }]);
+        expect(await program(storage), `request ${n}`).toEqual(sound);
+        expect(proxy.requests.length).toBeLessThanOrEqual(requests + 2 * ATTEMPTS);
+        injected += proxy.injected.length;
+      }
+      expect(injected).toBe(met.length);
+      await empty();
+      await inner.close();
+    },
+  );
+});
 
 describe('the create-only probe of S3', { timeout: 60_000 }, () => {
   let provider: Provider;

@@ -90,13 +90,23 @@ const damages: Readonly<Record<string, () => Promise<void>>> = {
 };
 
 describe.each([true, false])('encrypted: %s', (encryptionEnabled) => {
-  beforeEach(async () => {
-    used = memoryStorage();
+  let sound: ObjectStorage;
+  let snapshots: readonly [BackupSnapshot, BackupSnapshot];
+
+  beforeAll(async () => {
+    sound = memoryStorage();
+    used = sound;
     const { id } = await bench.configure({ encryptionEnabled, allowUnencryptedPHI: !encryptionEnabled });
-    first = await bench.backups.createSnapshot({ configurationId: id }, { wait: true });
+    const older = await bench.backups.createSnapshot({ configurationId: id }, { wait: true });
     // Else the two could be the same bytes, where nothing is encrypted.
     await bench.database.pool.query("UPDATE item SET secret = secret || '.' WHERE id = 1");
-    second = await bench.backups.createSnapshot({ configurationId: id }, { wait: true });
+    snapshots = [older, await bench.backups.createSnapshot({ configurationId: id }, { wait: true })];
+  });
+  // Each damage is done to a copy.
+  beforeEach(async () => {
+    used = memoryStorage();
+    for (const key of await keysOf(sound)) await used.put(key, [await sound.get(key)]);
+    [first, second] = snapshots;
   });
 
   test.each(Object.keys(damages))('%s: verification says so and a restore refuses', async (name) => {

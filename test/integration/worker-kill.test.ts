@@ -103,13 +103,13 @@ describe.each(['redis', 'postgres'] as const)('with the queue in %s', (backend) 
     'workers killed at random moments lose nothing, and start each missed schedule once',
     async () => {
       const random = numbersFrom(7_001);
-      const asked = await queueWork(office, SOAK ? 400 : 14, SOAK ? 40 : 4);
-      const missed = await queueMissed(office, SOAK ? 60 : 6);
+      const asked = await queueWork(office, SOAK ? 400 : 10, SOAK ? 40 : 2);
+      const missed = await queueMissed(office, SOAK ? 60 : 4);
       const configurations = [...asked, ...missed];
       await using fleet = new Fleet(office.place);
       fleet.hasten();
       for (const skewMs of SKEWS_MS) fleet.start({ skewMs });
-      const kills = SOAK ? 120 : 4;
+      const kills = SOAK ? 120 : 3;
       for (let killed = 0; killed < kills; killed += 1) {
         await sleep(400 + random() * 1_000);
         const victim = fleet.alive[Math.floor(random() * fleet.alive.length)];
@@ -161,7 +161,7 @@ describe.each(['redis', 'postgres'] as const)('with the queue in %s', (backend) 
     'a queue that is wiped, hangs, dies or is dropped in mid-run loses nothing',
     async () => {
       const random = numbersFrom(7_002);
-      const configurations = await queueWork(office, SOAK ? 200 : 8, SOAK ? 20 : 2);
+      const configurations = await queueWork(office, SOAK ? 200 : 5, SOAK ? 20 : 1);
       await using fleet = new Fleet(office.place);
       const settings = { pollMs: 500, slowMs: 50 };
       await Promise.all([fleet.start(settings).said('READY'), fleet.start(settings).said('READY')]);
@@ -214,7 +214,7 @@ describe.each(['redis', 'postgres'] as const)('with the queue in %s', (backend) 
         const { id: configurationId } = await bench.configure();
         const { id } = await bench.backups.createSnapshot({ configurationId });
         await using fleet = new Fleet(office.place);
-        const stops = SOAK ? 10 : 3;
+        const stops = SOAK ? 10 : 2;
         const slow = Array.from({ length: stops }, () => fleet.start({ slowMs: 10 * MINUTE_MS, graceMs: 0 }));
         await Promise.all(
           slow.map(async (worker) => {
@@ -328,12 +328,12 @@ test(
       open: bench.open,
       configure: bench.configure,
     };
-    const configurations = await queueWork(office, SOAK ? 200 : 8, SOAK ? 20 : 2);
+    const configurations = await queueWork(office, SOAK ? 200 : 5, SOAK ? 20 : 1);
     await using fleet = new Fleet(office.place);
     fleet.hasten();
     const settings = { slowMs: 50 };
     await Promise.all([fleet.start(settings).said('READY'), fleet.start(settings).said('READY')]);
-    for (let cuts = 0; cuts < (SOAK ? 100 : 6); cuts += 1) {
+    for (let cuts = 0; cuts < (SOAK ? 100 : 4); cuts += 1) {
       await pool.query(
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.3
