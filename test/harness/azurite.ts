@@ -23,6 +23,14 @@ const END_WITH_PARENT = `data:text/javascript,${encodeURIComponent(
   'import { rmSync } from "node:fs"; const folder = process.cwd();' +
     'process.on("disconnect", () => { rmSync(folder, { recursive: true, force: true }); process.exit(); });',
 )}`;
+/**
+ * It closes connections that were idle for 5 s, and on a busy machine that meets a request on its way, which only the
+ * retrying decorator repeats. `--blobKeepAliveTimeout` would be for this, but Azurite 3.37 reads it under another name.
+ */
+const KEEP_CONNECTIONS = `data:text/javascript,${encodeURIComponent(
+  'import { Server } from "node:http"; const { listen } = Server.prototype;' +
+    'Server.prototype.listen = function (...place) { this.keepAliveTimeout = 60_000; return listen.apply(this, place); };',
+)}`;
 const LISTENS = /successfully listens on (http:\/\/127\.0\.0\.1:\d+)/;
 
 export async function startAzurite(): Promise<Azurite> {
@@ -33,10 +41,9 @@ export async function startAzurite(): Promise<Azurite> {
   const server = spawn(
     process.execPath,
     [
-      ...['--import', END_WITH_PARENT, program, '--silent', '--inMemoryPersistence', '--disableTelemetry'],
+      ...['--import', END_WITH_PARENT, '--import', KEEP_CONNECTIONS],
+      ...[program, '--silent', '--inMemoryPersistence', '--disableTelemetry'],
       ...['--skipApiVersionCheck', '--blobHost', '127.0.0.1', '--blobPort', '0'],
-      // The time after which it closes idle connections, in seconds: on a busy machine 5 are short, and a request is lost.
-      ...['--blobKeepAliveTimeout', '60'],
     ],
     {
       cwd: folder,
