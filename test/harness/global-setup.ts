@@ -45,7 +45,8 @@ async function shareCompiledCode(): Promise<() => Promise<void>> {
   process.env.NODE_COMPILE_CACHE = folder;
   return async () => {
     delete process.env.NODE_COMPILE_CACHE;
-    await rm(folder, { recursive: true, force: true });
+    // Vitest's workers end meanwhile, and each writes what it has compiled.
+    await rm(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   };
 }
 
