@@ -70,6 +70,7 @@ export async function applyTogether(
       ...(prepared.length === 1 ? {} : { lock_timeout: `${lock}ms` }),
       ...tenantSettings(context, organizationId),
     },
+    'AT_ONCE',
   );
   await context.onStep('COMMITTED');
   return ends;

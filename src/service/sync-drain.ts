@@ -5,18 +5,22 @@ import { type ClaimedOperation, type ClaimPlace, syncClaims } from '../repositor
 import { type OperationEnd, syncOutcomes } from '../repository/sync-outcome.ts';
 import { DataProtectionError, SyncError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
+import { inParallel } from './in-parallel.ts';
 import { applyTogether, BatchFailed } from './sync-apply.ts';
 import { MOST_AT_ONCE, type StreamLane, type SyncContext } from './sync-context.ts';
 import { eventsOf } from './sync-effects.ts';
 import { endOf, failedTry, undecided } from './sync-failure.ts';
 import { afterEnds } from './sync-follow-up.ts';
 import { isPrepared, type Prepared, prepare } from './sync-prepare.ts';
-import { inOrder, runsOf } from './sync-waves.ts';
+import { inOrder, runsOf, wavesOf } from './sync-waves.ts';
 
 /** How long one turn of a stream lasts before others have theirs. */
 const SLICE_MS = 100;
 /** Between two tries to reach the database again. */
 const OUTAGE_PAUSE_MS = 500;
+/** Transactions of a turn at once: while one waits for the database, another's work is done here. */
+const SIDE_BY_SIDE = 2;
+const NEVER = new AbortController().signal;
 
 /** Every end that came about in a turn. */
 export interface Turn {
@@ -164,9 +168,7 @@ class Attempt {
     if (atomic && prepared.length < this.#taken.length) await this.#failBatch(undefined);
     else if (atomic) await this.#applyAtomic(prepared);
     else {
-      const most = this.#context.limits.operationsPerTransaction;
-      for (const run of runsOf(prepared))
-        for (let i = 0; i < run.length; i += most) await this.#apply(run.slice(i, i + most));
+      for (const run of runsOf(prepared)) await this.#applyRun(run);
     }
   }
 
@@ -175,6 +177,18 @@ class Attempt {
       return await prepare(this.#context, operation);
     } catch (error) {
       return failedTry(operation, error, this.#context.clock.now());
+    }
+  }
+
+  /** In one transaction where it may be; else in several, of which two go on side by side where neither waits for another. */
+  async #applyRun(run: readonly Prepared[]): Promise<void> {
+    const most = this.#context.limits.operationsPerTransaction;
+    if (run.length <= most) return this.#apply(run);
+    for (const wave of wavesOf(run)) {
+      const shares = Array.from({ length: Math.ceil(wave.length / most) }, (_, n) =>
+        wave.slice(n * most, (n + 1) * most),
+      );
+      await inParallel(shares, SIDE_BY_SIDE, NEVER, (share) => this.#apply(share));
     }
   }
 

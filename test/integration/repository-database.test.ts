@@ -114,6 +114,59 @@ describe('a transaction', () => {
     });
   });
 
+  describe('that sends its first statements behind its BEGIN', () => {
+    const piped = async (work: (db: Database, pool: pg.Pool) => Promise<void>) => {
+      const pool = new pg.Pool({ connectionString: database.url, pipeline: true, max: 1 });
+      await work(aDatabase(pool), pool);
+      await endPool(pool);
+    };
+    const marked = async (mark: string) =>
+      (await database.pool.query('SELECT FROM public.marks WHERE mark = $1', [mark])).rowCount;
+    beforeAll(() => database.pool.query('CREATE TABLE public.marks (mark text)'));
+
+    test('commits all of them, or none', () =>
+      piped(async (own) => {
+        const both = (mark: string, last: string) =>
+          own.withTransaction(
+            (tx) =>
+              Promise.all([
+                tx.query('INSERT INTO public.marks VALUES ($1)', [mark]),
+                tx.query('INSERT INTO public.marks VALUES ($1)', [mark]),
+                tx.query(last),
+              ]),
+            { lock_timeout: '1s' },
+            'AT_ONCE',
+          );
+        await both('kept', "SELECT 1 / (current_setting('lock_timeout') = '1s')::int");
+        expect(await marked('kept')).toBe(2);
+        await expect(both('undone', 'SELECT 1/0')).rejects.toMatchObject({ code: 'DATABASE_FAILED' });
+        expect(await marked('undone')).toBe(0);
+        await both('again', 'SELECT 1');
+        expect(await marked('again')).toBe(2);
+      }));
+
+    test('hears of nothing where that BEGIN has failed, and asks nothing further', () =>
+      piped(async (own) => {
+        const heard: string[] = [];
+        const run = own.withTransaction(
+          async (tx) => {
+            await tx.query('SELECT 1').finally(() => heard.push('ended'));
+            heard.push('answered');
+            await tx.host.query("INSERT INTO public.marks VALUES ('never')");
+          },
+          { lock_timeout: 'no time' },
+          'AT_ONCE',
+        );
+        await expect(run).rejects.toMatchObject({
+          code: 'DATABASE_FAILED',
+          message: expect.stringContaining('22023'),
+        });
+        expect(await own.query('SELECT 1 AS one')).toEqual([{ one: '1' }]);
+        expect(heard).toEqual(['ended']);
+        expect(await marked('never')).toBe(0);
+      }));
+  });
+
   test('is not to be used after its end', async () => {
     const { tx } = await db().withTransaction(async (transaction) => ({ tx: transaction }));
     await expect(tx.query('SELECT 1')).rejects.toMatchObject({ code: 'INTERNAL' });

@@ -42,6 +42,36 @@ const stateOf = async (service: OfflineSyncService, operationId: string) => {
   return state;
 };
 
+test('transactions of a turn that go on side by side keep the order of each entity', async () => {
+  await using own = await createSyncBench({ syncOptions: { limits: { operationsPerTransaction: 2 } } });
+  const device = new Device();
+  const visits = await Promise.all(Array.from({ length: 9 }, () => own.aVisit({ minutes: 0 })));
+  const before = await own.as(ALICE).readForOffline('Visit', visits);
+  const baseOf = (id: string) => {
+    const { version, data, signature = '' } = before.find(({ entityId }) => entityId === id) ?? { data: {} };
+    return { ...(version === undefined ? {} : { version }), data, signature };
+  };
+  // 900 is refused by the table; what follows it on that visit waits.
+  const operations = Array.from({ length: 45 }, (_, n) => {
+    const [id = '', round] = [visits[n % 9], Math.floor(n / 9)];
+    const minutes = n % 9 === 4 && round === 2 ? 9_000 : 10 * round + (n % 9);
+    const change = { operation: 'UPDATE', entityType: 'Visit', entityId: id, payload: { minutes } } as const;
+    return device.does(round === 0 ? { ...change, previousVersion: baseOf(id) } : change);
+  });
+  await own.as(ALICE).queueOperations(operations);
+  const done = await own.as(ALICE).processPendingOperations(device.deviceId);
+  expect(done).toMatchObject({ applied: 42 });
+  for (const [n, id] of visits.entries())
+    expect(await own.visit(id)).toMatchObject({ minutes: n === 4 ? 14 : 40 + n });
+  const events = await own.sql<{ entity_id: string; version: string }>(
+    `SELECT entity_id, version::text AS version FROM care_backup.sync_events WHERE type IN ('APPLIED', 'MERGED') ORDER BY id`,
+  );
+  for (const id of visits) {
+    const versions = events.filter((event) => event.entity_id === id).map(({ version }) => Number(version));
+    expect(versions).toEqual(versions.map((_, n) => (versions[0] ?? 0) + n));
+  }
+});
+
 describe('operations that nobody disputes', () => {
   test('create, change and delete what they say, in one shift', async () => {
     const device = new Device();
