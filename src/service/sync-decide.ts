@@ -85,7 +85,9 @@ export async function decide(
       ? waiting
       : detect(context, prepared, subject, base, image, handlerContext);
   }
-  if (decided.givesUp || decided.seenVersion === subject.version) {
+  // What its author may see no more can only be left as it is.
+  const leaves = subject.presence === 'HIDDEN' && !decided.writes;
+  if (decided.givesUp || leaves || decided.seenVersion === subject.version) {
     return carryOut(prepared, subject, decided, image);
   }
   const again = await detect(context, prepared, subject, base, image, handlerContext);

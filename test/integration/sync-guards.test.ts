@@ -314,6 +314,24 @@ test('a decision on what its author may not see leaves the conflict open for ano
   expect((await bench.visit(id))?.notes).toBeNull();
 });
 
+test('a conflict on what its author may see no more can still be given up', async () => {
+  await using bench = await createSyncBench();
+  const [device, id] = [new Device(), await bench.aVisit({ notes: 'a' })];
+  const alice = bench.as(ALICE, { branchIds: [BRANCH_A] });
+  const payload = { id, branch_id: BRANCH_A, notes: 'x' };
+  const operation = device.does({ operation: 'CREATE', entityType: 'VISIT', entityId: id, payload });
+  await alice.queueOperation(operation);
+  await alice.processPendingOperations(device.deviceId);
+  const [conflict] = (await managerOf(bench).listConflicts({})).items;
+  await bench.sql('UPDATE visits SET branch_id = $1', [BRANCH_B]);
+  const decision = { ...shown(conflict), strategy: 'CLIENT_WINS' } as const;
+  await expect(managerOf(bench).resolveConflict(decision)).rejects.toThrow();
+  expect(await standing(bench, operation)).toMatch(/^CONFLICT/);
+  await managerOf(bench).resolveConflict({ ...decision, strategy: 'SERVER_WINS' });
+  expect(await standing(bench, operation)).toBe('COMPLETED SUPERSEDED');
+  expect(await bench.visit(id)).toMatchObject({ notes: 'a' });
+});
+
 test('what a critical operation waits for does not expire', async () => {
   await using bench = await createSyncBench();
   const [device, other, id, record] = [new Device(), new Device(), await bench.aVisit(), randomUUID()];
