@@ -10,6 +10,12 @@ export {
 export { type GoogleKmsOptions, googleKms } from './keys/google-kms.ts';
 export type { KeyContext, KeyProvider, MacContext, MacKey } from './keys/keys.ts';
 export { createKeyringFile, type LocalKeyringOptions, localKeyring } from './keys/local-keyring.ts';
+export {
+  type CurrentPassphraseKey,
+  type NamedPassphrase,
+  type PassphraseKeyringOptions,
+  passphraseKeyring,
+} from './keys/passphrase-keyring.ts';
 export type { BackupService, RunOptions } from './service/backup-service.ts';
 export type { OfflineSyncService } from './service/offline-sync-service.ts';
 export { defineEntity } from './source/entity.ts';

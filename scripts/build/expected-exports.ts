@@ -5,6 +5,7 @@ export const EXPECTED_EXPORTS: Readonly<Record<string, readonly string[]>> = {
     'defineEntity',
     'localKeyring',
     'createKeyringFile',
+    'passphraseKeyring',
     'localStorage',
     'memoryStorage',
     'DataProtectionError',

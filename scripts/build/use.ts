@@ -11,6 +11,7 @@ import { refusingNodes } from './other-nodes.ts';
 const OPTIONAL = [
   'bullmq',
   'ioredis',
+  '@node-rs/argon2',
   'nodemailer',
   'prom-client',
   'vitest',

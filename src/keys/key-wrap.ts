@@ -11,7 +11,7 @@ import { KeyError, ValidationError } from '../types/errors.ts';
 import type { KeyContext, MacContext, WrappedKey } from './keys.ts';
 
 /**
- * The wrapping scheme of local keys. `wrapped` is base64 of
+ * How a 256-bit master key that this process holds wraps data keys. `wrapped` is base64 of
  *
  * ```
  * nonce (12) | commitment (32) | AES-256-GCM ciphertext of the data key (32) | tag (16)
@@ -21,7 +21,26 @@ import type { KeyContext, MacContext, WrappedKey } from './keys.ts';
  * SHA-256 of the scheme, the key id and the whole context; what was hashed is the additional data. AES-GCM alone does not commit
  * to its key (one ciphertext can open under two keys); the commitment does, so a wrong key is seen before decryption.
  */
-const LOCAL_WRAP_SCHEME = 'local-aes-256-gcm-v1';
+export interface WrapScheme {
+  readonly name: string;
+  /** The start of every HKDF `info`: keys of two schemes have nothing in common. */
+  readonly label: string;
+  /** Who wraps with it, for messages. */
+  readonly maker: string;
+}
+
+const LOCAL_KEYRING: WrapScheme = {
+  name: 'local-aes-256-gcm-v1',
+  label: 'care-commons/local-keyring',
+  maker: 'local keyring',
+};
+
+/** The master key is Argon2id of a passphrase; its id says salt and parameters (`passphrase-key-id.ts`). */
+export const PASSPHRASE: WrapScheme = {
+  name: 'passphrase-aes-256-gcm-v1',
+  label: 'care-commons/passphrase',
+  maker: 'passphrase',
+};
 
 export const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
@@ -36,33 +55,40 @@ export function wrapDataKey(
   keyId: string,
   dataKey: Uint8Array,
   context: KeyContext,
+  scheme = LOCAL_KEYRING,
 ): WrappedKey {
   if (!(dataKey instanceof Uint8Array) || dataKey.byteLength !== KEY_BYTES) {
     const remedy = `Give ${KEY_BYTES} random bytes.`;
     throw new ValidationError('The data key', [{ path: '', message: 'Not a 256-bit key.', remedy }]);
   }
-  const bound = encodeContext(keyId, context);
+  const bound = encodeContext(scheme, keyId, context);
   const nonce = randomBytes(NONCE_BYTES);
-  const cipher = createCipheriv('aes-256-gcm', derive(master, 'wrap', bound), nonce);
+  const cipher = createCipheriv('aes-256-gcm', derive(scheme, master, 'wrap', bound), nonce);
   cipher.setAAD(bound);
   const ciphertext = Buffer.concat([cipher.update(dataKey), cipher.final()]);
-  const commitment = derive(master, 'commitment', bound);
+  const commitment = derive(scheme, master, 'commitment', bound);
   const wrapped = Buffer.concat([nonce, commitment, ciphertext, cipher.getAuthTag()]);
-  return { keyId, scheme: LOCAL_WRAP_SCHEME, wrapped: wrapped.toString('base64') };
+  return { keyId, scheme: scheme.name, wrapped: wrapped.toString('base64') };
 }
 
 /** Throws `KEY_UNAVAILABLE` unless the master key, the key id, the context and the bytes are those of the wrapping. */
-export function unwrapDataKey(master: KeyObject, wrapped: WrappedKey, context: KeyContext): Uint8Array {
+export function unwrapDataKey(
+  master: KeyObject,
+  wrapped: WrappedKey,
+  context: KeyContext,
+  scheme = LOCAL_KEYRING,
+): Uint8Array {
   const bytes = decodeBase64(wrapped.wrapped);
-  if (wrapped.scheme !== LOCAL_WRAP_SCHEME || bytes?.byteLength !== WRAPPED_BYTES) {
-    throw new KeyError('The wrapped data key is not one that a local keyring made.', 'KEY_UNAVAILABLE');
+  if (wrapped.scheme !== scheme.name || bytes?.byteLength !== WRAPPED_BYTES) {
+    throw new KeyError(`The wrapped data key is not one that a ${scheme.maker} made.`, 'KEY_UNAVAILABLE');
   }
-  const bound = encodeContext(wrapped.keyId, context);
+  const bound = encodeContext(scheme, wrapped.keyId, context);
   const commitment = bytes.subarray(NONCE_BYTES, CIPHERTEXT_AT);
-  if (!timingSafeEqual(commitment, derive(master, 'commitment', bound))) throw notTheOne(wrapped.keyId);
+  if (!timingSafeEqual(commitment, derive(scheme, master, 'commitment', bound)))
+    throw notTheOne(wrapped.keyId, scheme);
   const decipher = createDecipheriv(
     'aes-256-gcm',
-    derive(master, 'wrap', bound),
+    derive(scheme, master, 'wrap', bound),
     bytes.subarray(0, NONCE_BYTES),
     {
       authTagLength: TAG_BYTES,
@@ -74,20 +100,32 @@ export function unwrapDataKey(master: KeyObject, wrapped: WrappedKey, context: K
   try {
     decipher.final();
   } catch {
-    throw notTheOne(wrapped.keyId);
+    throw notTheOne(wrapped.keyId, scheme);
   }
   return new Uint8Array(opened);
 }
 
 /** 32 bytes that belong to the master key, its id, the organization, the configuration and the purpose. */
-export function deriveMacKey(master: KeyObject, keyId: string, context: MacContext): Uint8Array {
-  const bound = encodeFields([keyId, context.organizationId, context.configurationId, context.purpose]);
-  return new Uint8Array(derive(master, 'mac', bound));
+export function deriveMacKey(
+  master: KeyObject,
+  keyId: string,
+  context: MacContext,
+  scheme = LOCAL_KEYRING,
+): Uint8Array {
+  const bound = encodeFields(scheme, [
+    keyId,
+    context.organizationId,
+    context.configurationId,
+    context.purpose,
+  ]);
+  return new Uint8Array(derive(scheme, master, 'mac', bound));
 }
 
 /** A public name for a key that came without one; another key has another name. */
 export function fingerprint(master: KeyObject): string {
-  return derive(master, 'fingerprint', encodeFields([])).subarray(0, 8).toString('hex');
+  return derive(LOCAL_KEYRING, master, 'fingerprint', encodeFields(LOCAL_KEYRING, []))
+    .subarray(0, 8)
+    .toString('hex');
 }
 
 /** The bytes of canonical, padded base64; undefined for anything else. */
@@ -97,20 +135,20 @@ export function decodeBase64(text: unknown): Buffer | undefined {
   return bytes.toString('base64') === text ? bytes : undefined;
 }
 
-function derive(master: KeyObject, label: string, bound: Uint8Array): Buffer {
+function derive(scheme: WrapScheme, master: KeyObject, label: string, bound: Uint8Array): Buffer {
   // Hashed because Node takes at most 1,024 bytes of info.
   const digest = createHash('sha256').update(bound).digest();
-  const info = Buffer.concat([encodeFields(['care-commons/local-keyring', label]), digest]);
+  const info = Buffer.concat([encodeFields(scheme, [scheme.label, label]), digest]);
   return Buffer.from(hkdfSync('sha256', master, new Uint8Array(0), info, KEY_BYTES));
 }
 
-function encodeContext(keyId: string, context: KeyContext): Buffer {
-  return encodeFields([keyId, context.organizationId, context.configurationId, context.snapshotId]);
+function encodeContext(scheme: WrapScheme, keyId: string, context: KeyContext): Buffer {
+  return encodeFields(scheme, [keyId, context.organizationId, context.configurationId, context.snapshotId]);
 }
 
 /** The scheme and the fields, each as a 4-byte big-endian length and its UTF-8: no two lists have one encoding. */
-function encodeFields(fields: readonly string[]): Buffer {
-  const parts = [LOCAL_WRAP_SCHEME, ...fields].map((field) => {
+function encodeFields(scheme: WrapScheme, fields: readonly string[]): Buffer {
+  const parts = [scheme.name, ...fields].map((field) => {
     if (typeof field !== 'string' || field === '' || !field.isWellFormed()) {
       const remedy = 'Give every field of it as a non-empty text.';
       throw new ValidationError('The key context', [
@@ -125,9 +163,9 @@ function encodeFields(fields: readonly string[]): Buffer {
   return Buffer.concat(parts);
 }
 
-function notTheOne(keyId: string): KeyError {
+function notTheOne(keyId: string, { maker }: WrapScheme): KeyError {
   return new KeyError(
-    `The key ${JSON.stringify(keyId)} of this keyring is not the one that wrapped this data key, or it was wrapped for another snapshot, or its bytes were altered.`,
+    `The key ${JSON.stringify(keyId)} of this ${maker} is not the one that wrapped this data key, or it was wrapped for another snapshot, or its bytes were altered.`,
     'KEY_UNAVAILABLE',
   );
 }

@@ -7,6 +7,7 @@
  * - Azure: `accountKey`, or `sasToken`, or `connectionString` (with `DefaultEndpointsProtocol`); for Key Vault `tenantId`, `clientId`, `clientSecret`
  * - Google Cloud: `clientEmail` and `privateKey` (of a service account), or `accessToken`
  * - SFTP: `username`, and `password` or `privateKey` (optionally `passphrase`)
+ * - `passphraseKeyring`: `passphrase`
  * - customer keys: `key`, 32 bytes in base64
  *
  * Without a reference, a cloud SDK finds credentials by its own chain (environment, instance, workload identity).

@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { argon2id } from '../../src/keys/argon2id.ts';
 import { createKeyringFile, localKeyring } from '../../src/keys/local-keyring.ts';
+import { passphraseKeyring } from '../../src/keys/passphrase-keyring.ts';
 import { keyContract } from './keys.ts';
 
 const encodings = (key: Uint8Array) => [
@@ -92,3 +94,26 @@ keyContract(
 function randomKeysOf(text: string): string {
   return text.replace(/"key":"[^"]*"/g, () => `"key":"${randomBytes(32).toString('base64')}"`);
 }
+
+keyContract(
+  'passphrase keyring',
+  async () => {
+    const cost = { memoryKiB: 19_456, iterations: 2, parallelism: 1 };
+    const salt = randomBytes(16);
+    const open = (passphrase: string) =>
+      passphraseKeyring({
+        passphrases: [{ name: 'first', credentials: () => ({ passphrase }) }],
+        current: { name: 'first', salt: salt.toString('hex'), ...cost },
+      });
+    const passphrase = `passphrase ${randomBytes(8).toString('hex')}`;
+    const bytes = Buffer.from(passphrase);
+    const derived = await argon2id(bytes, { ...cost, salt });
+    return {
+      keys: open(passphrase),
+      reopen: async () => open(passphrase),
+      impostor: async () => open(`${passphrase}!`),
+      secrets: [passphrase, ...encodings(bytes), ...encodings(derived), [...derived].join(', ')],
+    };
+  },
+  { rotates: false },
+);
