@@ -33,16 +33,23 @@ export interface SyncBlockingQueries {
 const HOLDING = `('CONFLICT', 'PARKED', 'FAILED', 'CANCELLED', 'EXPIRED')`;
 /** Over without having been applied: only a person lets go on what builds on it. */
 export const ENDED_BADLY = `('FAILED', 'CANCELLED', 'EXPIRED')`;
+/** Whether it has not ended; by the index of what is open on an entity. */
+export const isOpen = (alias: string): string =>
+  `((${alias}.runnable OR ${alias}.waiting) AND ${alias}.status NOT IN ${ENDED_BADLY})`;
 /** States in which it goes on no further by itself. */
 export const STANDING = `('CONFLICT', 'PARKED', 'BLOCKED', 'WAITING_APPROVAL', 'PAUSED', 'FAILED', 'CANCELLED', 'EXPIRED')`;
 
 /**
  * Whether what waits by the edge may pass an operation ahead of it that is STANDING: one that is over, if it does not
- * build on it; else one that has no column in common with it, where its type allows that.
+ * build on it and has no other open one before that on its entity; else one that has no column in common with it, where
+ * its type allows that. Then it has all that is ahead of it for its predecessors.
  */
-export const passable = (edge: string, waiting: string, ahead: string): string =>
+export const passable = (db: Pick<Database, 'table'>, edge: string, waiting: string, ahead: string): string =>
   `CASE WHEN ${edge}.kind = 'DEPENDS_ON' THEN false
-        WHEN ${ahead}.status IN ${ENDED_BADLY} THEN ${edge}.kind = 'ORDER'
+        WHEN ${ahead}.status IN ${ENDED_BADLY} THEN ${edge}.kind = 'ORDER' AND (${waiting}.disjoint_proceeds OR NOT EXISTS (
+          SELECT FROM ${db.table('offline_sync_queue')} still WHERE still.stream_id = ${ahead}.stream_id
+             AND still.entity_type = ${ahead}.entity_type AND still.entity_id = ${ahead}.entity_id
+             AND still.sequence_number < ${ahead}.sequence_number AND ${isOpen('still')}))
         ELSE ${waiting}.disjoint_proceeds AND NOT ${waiting}.fields && ${ahead}.fields
           AND NOT '*' = ANY (${waiting}.fields) AND NOT '*' = ANY (${ahead}.fields) END`;
 
@@ -77,13 +84,13 @@ export function held(db: Database): string {
     SELECT o.id FROM below b JOIN ${queue} o ON o.id = b.id
      WHERE EXISTS (SELECT FROM ${edges} e
          JOIN ${db.table('sync_operation_ids')} d ON d.organization_id = e.organization_id AND d.operation_id = e.predecessor
-         JOIN ${queue} p ON p.id = d.queue_id WHERE e.successor_id = o.id AND ${holds('p')} AND NOT ${passable('e', 'o', 'p')})
+         JOIN ${queue} p ON p.id = d.queue_id WHERE e.successor_id = o.id AND ${holds('p')} AND NOT ${passable(db, 'e', 'o', 'p')})
         OR EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'o')} AND ${holds('m')})
     UNION
     SELECT n.id FROM held h JOIN ${queue} o ON o.id = h.id CROSS JOIN LATERAL (
       SELECT s.id FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id
        WHERE e.organization_id = o.organization_id AND e.predecessor = o.operation_id AND s.status = 'BLOCKED'
-         AND NOT ${passable('e', 's', 'o')}
+         AND NOT ${passable(db, 'e', 's', 'o')}
       UNION ALL
       SELECT m.id FROM ${queue} m WHERE ${sharesBatch('m', 'o')} AND m.status = 'BLOCKED') n
   )`;
@@ -103,7 +110,7 @@ export function syncBlockingQueries(scope: BoundScope): SyncBlockingQueries {
            SELECT n.id, n.by_group FROM below b JOIN ${queue} o ON o.id = b.id CROSS JOIN LATERAL (
              SELECT s.id, false AS by_group FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id
               WHERE e.organization_id = $1::uuid AND e.predecessor = o.operation_id
-                AND s.status IN ('PENDING', 'BLOCKED') AND NOT ${passable('e', 's', 'o')}
+                AND s.status IN ('PENDING', 'BLOCKED') AND NOT ${passable(db, 'e', 's', 'o')}
              UNION ALL
              SELECT m.id, true FROM ${queue} m WHERE ${sharesBatch('m', 'o')} AND m.status IN ('PENDING', 'BLOCKED')) n
          )

@@ -215,7 +215,7 @@ export function syncClaims(db: Database): SyncClaims {
         LEFT JOIN LATERAL (SELECT * FROM ${queue} i WHERE i.id = d.queue_id OFFSET 0) p ON true
         LEFT JOIN candidate w ON w.id = d.queue_id
        WHERE NOT coalesce(${endedWell('p', 'd')}, false)
-         AND NOT CASE WHEN p.id IS NULL THEN e.kind = 'ORDER' ELSE p.status IN ${STANDING} AND ${passable('e', 'c', 'p')} END
+         AND NOT CASE WHEN p.id IS NULL THEN e.kind = 'ORDER' ELSE p.status IN ${STANDING} AND ${passable(db, 'e', 'c', 'p')} END
     ), unready AS (
       SELECT e.successor FROM edge e WHERE e.within IS NULL
       UNION

@@ -5,7 +5,7 @@ import type { SyncReason } from '../types/sync-reasons.ts';
 import { jsonText } from './column.ts';
 import { decodeColumns, type Parameters, selectColumns } from './row-mapping.ts';
 import { idParameter } from './scope.ts';
-import { ENDED_BADLY, isIncomplete, isMissing, sharesBatch } from './sync-blocking.ts';
+import { ENDED_BADLY, isIncomplete, isMissing, isOpen, sharesBatch } from './sync-blocking.ts';
 import { type AuthorScope, authored, visibleTo } from './sync-page.ts';
 import { OPERATION } from './sync-queue.ts';
 
@@ -163,29 +163,29 @@ export function syncInterventions(scope: AuthorScope): SyncInterventions {
     OR NOT ${isIncomplete(db, 'q')} AND EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'q')} AND m.status = 'CANCELLED'))`;
 
   /**
-   * An operation no longer waits for these of its predecessors, but for what they waited for on its entity; nor for what
-   * its batch lacks or somebody cancelled of it.
+   * An operation no longer waits for these of its predecessors, but for all that is open before it and before them on its
+   * entity; nor for what its batch lacks or somebody cancelled of it.
    */
   async function letGo(operation: OfflineSyncQueue, which: string): Promise<void> {
     const { id, streamId, batchId, batchSize } = operation;
+    const { organizationId, entityType, entityId, sequenceNumber } = operation;
     await db.query(
-      `WITH RECURSIVE gone AS (
-         SELECT e.predecessor, e.kind FROM ${edges} e WHERE e.successor_id = $1::uuid AND ${which}
-         UNION
-         SELECT e.predecessor, e.kind FROM gone g
-           JOIN ${ids} o ON o.organization_id = $2::uuid AND o.operation_id = g.predecessor
-           JOIN ${edges} e ON e.successor_id = o.queue_id AND e.kind = 'PREVIOUS' AND ${isOver}
-          WHERE g.kind = 'PREVIOUS'
+      `WITH gone AS (
+         SELECT e.predecessor FROM ${edges} e WHERE e.successor_id = $1::uuid AND ${which}
        ), cut AS (
          DELETE FROM ${edges} e USING gone g WHERE e.successor_id = $1::uuid AND e.predecessor = g.predecessor
+       ), place AS (
+         SELECT $5::uuid AS stream_id, $6::bigint AS sequence_number
+         UNION ALL
+         SELECT o.stream_id, o.sequence_number FROM gone g
+           JOIN ${ids} d ON d.organization_id = $2::uuid AND d.operation_id = g.predecessor JOIN ${queue} o ON o.id = d.queue_id
+          WHERE (o.entity_type, o.entity_id) = ($3, $4)
        )
        INSERT INTO ${edges} (successor_id, organization_id, predecessor, kind)
-       SELECT DISTINCT $1::uuid, $2::uuid, e.predecessor, e.kind FROM gone g
-         JOIN ${ids} o ON o.organization_id = $2::uuid AND o.operation_id = g.predecessor
-         JOIN ${edges} e ON e.successor_id = o.queue_id AND e.kind = 'PREVIOUS' AND NOT (${isOver})
-        WHERE g.kind = 'PREVIOUS'
+       SELECT DISTINCT $1::uuid, $2::uuid, o.operation_id, 'ORDER' FROM place p JOIN ${queue} o ON o.stream_id = p.stream_id
+          AND (o.entity_type, o.entity_id) = ($3, $4) AND o.sequence_number < p.sequence_number AND ${isOpen('o')}
        ON CONFLICT DO NOTHING`,
-      [id, operation.organizationId],
+      [id, organizationId, entityType, entityId, streamId, sequenceNumber],
     );
     if (batchSize === null) return;
     await db.query(

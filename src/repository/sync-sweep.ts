@@ -92,7 +92,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
     SELECT m.id FROM ${queue} m WHERE m.stream_id = ${alias}.stream_id AND m.batch_id = ${alias}.batch_id AND m.batch_size IS NOT NULL
      ORDER BY m.id LIMIT 1) END`;
   /** That an operation (alias q) builds on one that has not arrived. */
-  const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND ${isMissing(db)})`;
+  const lacks = `EXISTS (SELECT FROM ${edges} e WHERE e.successor_id = q.id AND e.kind <> 'ORDER' AND ${isMissing(db)})`;
 
   /** A CTE that ends the open conflicts of what was changed. */
   const closes = (status: ConflictStatus, which = 'true'): string => `, closed AS (
@@ -274,7 +274,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
                         JOIN ${queue} p ON p.id = d.queue_id AND p.status IN ('PENDING', 'BLOCKED') WHERE e.successor_id = s.id)
                 ORDER BY random() LIMIT ${MOST_STARTS}) t
              UNION
-             SELECT w.start, ${node('p')}, greatest(w.last, p.id), w.depth + 1
+             SELECT w.start, ${node('p')}, greatest(w.last, member.id, p.id), w.depth + 1
                FROM way w JOIN ${queue} o ON o.id = w.at
                JOIN LATERAL (SELECT o.id UNION ALL SELECT m.id FROM ${queue} m WHERE ${sharesBatch('m', 'o')}) member ON true
                JOIN ${edges} e ON e.successor_id = member.id
@@ -294,7 +294,7 @@ export function syncSweep(db: Database, streamIds?: readonly UUID[]): SyncSweep 
            FROM ${queue} c
           WHERE c.holding AND ${isWithin('c', 1)} AND (
             EXISTS (SELECT FROM ${edges} e JOIN ${queue} s ON s.id = e.successor_id AND s.status = 'PENDING'
-              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id AND NOT ${passable('e', 's', 'c')})
+              WHERE e.organization_id = c.organization_id AND e.predecessor = c.operation_id AND NOT ${passable(db, 'e', 's', 'c')})
             OR EXISTS (SELECT FROM ${queue} m WHERE ${sharesBatch('m', 'c')} AND m.status = 'PENDING'))
           LIMIT ${LIMIT}`,
         within,

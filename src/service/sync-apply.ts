@@ -107,7 +107,7 @@ class Application {
 
   async run(all: readonly Prepared[]): Promise<readonly OperationEnd[]> {
     // Asked for together, answered in this order.
-    await Promise.all([this.#loadSubjects(all), this.#images.load(all.map(({ operation }) => operation))]);
+    await inTurn([this.#loadSubjects(all), this.#images.load(all.map(({ operation }) => operation))]);
     for (const wave of wavesOf(all)) await this.#apply(wave);
     await this.#context.onStep('APPLIED');
     const ends = [...this.#ends.values()];
@@ -128,7 +128,7 @@ class Application {
       ]),
     );
     const lockAndLoad = () =>
-      Promise.all([this.#outcomes.lockStates(this.#organizationId, [...keys.values()]), this.#load(all)]);
+      inTurn([this.#outcomes.lockStates(this.#organizationId, [...keys.values()]), this.#load(all)]);
     let [states, rows] = await lockAndLoad();
     if (states.length < keys.size) [states, rows] = await lockAndLoad();
     for (const state of states) {
@@ -291,6 +291,12 @@ class Application {
     }
     return rows;
   }
+}
+
+/** What was asked for together, once all of it has ended. The first that failed is why the others did. */
+async function inTurn<T extends readonly unknown[] | []>(asked: T) {
+  await Promise.allSettled(asked);
+  return Promise.all(asked);
 }
 
 /** Paths by the operations that wrote their columns last. */

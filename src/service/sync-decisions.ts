@@ -58,14 +58,15 @@ export async function decideConflict(
   return outcome(context, actor, conflict);
 }
 
-/** Nobody writes by a decision on an operation of his own what somebody else would have to approve. */
+/** Nobody writes by a decision on an operation of his own, or that he edited, what somebody else would have to approve. */
 function refuseOwnApproval(
   entity: SyncEntity,
   { userId }: Actor,
   operation: OfflineSyncQueue,
   { row, changed }: Resolved,
 ): void {
-  if (userId !== operation.userId || operation.requiresApproval || row === null) return;
+  const isOwn = userId === operation.userId || userId === operation.editedBy;
+  if (!isOwn || operation.requiresApproval || row === null) return;
   const payload = Object.fromEntries(changed.map((column) => [column, row[column] ?? null]));
   const { entityId } = operation;
   if (!entity.asksApproval({ operation: operation.operation, entityId, payload, userId })) return;

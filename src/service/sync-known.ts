@@ -36,7 +36,7 @@ export async function look(
   const call = new Set(candidates.map(({ operationId }) => operationId));
   const questions = [
     ...unfit.map(({ position, operationId }) => ({ position, operationId, stream: null })),
-    ...questionsOf(candidates, { call, streams }),
+    ...questionsOf(candidates, streams),
   ];
   const ask = async () => new Map((await admission.look(questions)).map((one) => [one.position, one]));
   const found = await ask();
@@ -54,19 +54,13 @@ export async function look(
 }
 
 /** As little as is needed: of a new stream nothing, around a number only where the stream has come so far. */
-function questionsOf(
-  candidates: readonly Candidate[],
-  { call, streams }: { readonly call: ReadonlySet<UUID>; readonly streams: Streams },
-): readonly AdmissionQuestion[] {
-  return candidates.map(({ position, operationId, operation, key, entity }): AdmissionQuestion => {
+function questionsOf(candidates: readonly Candidate[], streams: Streams): readonly AdmissionQuestion[] {
+  return candidates.map(({ position, operationId, operation, key }): AdmissionQuestion => {
     const stream = streams.get(nameOf(key));
     if (stream === undefined) return { position, operationId, stream: null };
     const { entityType, entityId, sequenceNumber, previousOperationId, sessionId } = operation;
     const before = sequenceNumber ?? null;
     const asksLast = previousOperationId == null && stream.numberedBy !== null;
-    // One of the call may be there already; what it has passed is then ahead of this one too.
-    const mayBeThere = previousOperationId != null && !call.has(previousOperationId);
-    const asksPrevious = mayBeThere || entity?.options.disjointProceed === true;
     return {
       position,
       operationId,
@@ -74,7 +68,7 @@ function questionsOf(
         id: stream.id,
         lateNumber: before !== null && before <= highest(stream) ? before : null,
         lastOf: asksLast ? { entityType, entityId, before, open: previousOperationId === null } : null,
-        previousOperationId: asksPrevious ? (previousOperationId ?? null) : null,
+        previousOperationId: previousOperationId ?? null,
         sessionId: sessionId ?? null,
       },
     };

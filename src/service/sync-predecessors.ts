@@ -1,5 +1,5 @@
 import type { LockedStream, NewOperation, SyncAdmission } from '../repository/sync-admission.ts';
-import type { Ahead } from '../repository/sync-look.ts';
+import { type Ahead, MOST_AHEAD } from '../repository/sync-look.ts';
 import { findCycle } from '../sync/dependencies.ts';
 import type { UUID } from '../types/ids.ts';
 import { type Candidate, type Identity, notValid, type Refusal, refusal } from './sync-examine.ts';
@@ -14,9 +14,6 @@ export interface Numbered {
 
 /** The place of an operation among the others on its entity. */
 export type EntityPlace = Pick<NewOperation, 'previousOperationId' | 'after' | 'disjointProceeds'>;
-
-/** Of how many operations ahead of it one may pass some: each of them is a predecessor of its own. */
-const MOST_PASSED = 64;
 
 const entityName = (stream: LockedStream, { operation }: Candidate): string =>
   JSON.stringify([stream.id, operation.entityType, operation.entityId]);
@@ -63,9 +60,9 @@ export function refuseElsewhere(
 const entityOf = ({ entityType, entityId }: Candidate['operation']) => ({ entityType, entityId });
 
 /**
- * The operation before each one on its entity in its stream: what it says itself, else the last one there. Where that may
- * have passed others, they are ahead of this one too. One may pass others itself only where all are known that are ahead
- * of it: what its predecessor has ahead of it, or nothing, since that is done.
+ * The place of each one on its entity: behind what it names, else behind the last one in its stream; where it names nothing
+ * (null), behind all that are open there. What its predecessor may have passed is ahead of it too. One may pass others
+ * itself only where all are known that are ahead of it, and nothing waits for it that does not know them.
  */
 export function placesOf(
   numbered: readonly Numbered[],
@@ -73,39 +70,64 @@ export function placesOf(
 ): ReadonlyMap<Candidate, EntityPlace> {
   const places = new Map<Candidate, EntityPlace>();
   const placed = new Map<UUID, Ahead>();
-  const last = new Map<string, { operationId: UUID; sequenceNumber: number }>();
+  const before = new Map<string, readonly Placed[]>();
+  const awaited = new Set<UUID>();
   for (const { candidate, stream, sequenceNumber } of numbered) {
     const { operation, operationId, entity, position } = candidate;
-    const { previousOperationId } = operation;
-    const name = entityName(stream, candidate);
     const finding = findings.get(position);
-    const stored = finding?.last ?? undefined;
-    const here = last.get(name);
-    const before =
-      here === undefined || (stored !== undefined && stored.sequenceNumber > here.sequenceNumber)
-        ? stored
-        : here;
-    const named = previousOperationId === undefined ? before?.operationId : previousOperationId;
-    const next = named ?? before?.operationId;
-    const known =
-      next === undefined ? NOTHING_AHEAD : (placed.get(next) ?? finding?.previous ?? stored ?? undefined);
-    const inherited = known?.disjointProceeds === true ? known.ahead : [];
-    const after = named == null && next !== undefined ? [next, ...inherited] : inherited;
-    const ahead = named == null ? after : [named, ...after];
+    const name = entityName(stream, candidate);
+    const here = before.get(name) ?? [];
+    const previous = previousOf(operation.previousOperationId, finding?.last ?? undefined, here.at(-1));
+    const known: Ahead | undefined =
+      previous === null
+        ? {
+            done: false,
+            disjointProceeds:
+              (finding?.open.disjointProceeds ?? true) &&
+              here.every((one) => placed.get(one.operationId)?.disjointProceeds === true),
+            ahead: [...(finding?.open.ahead ?? []), ...here.map((one) => one.operationId)],
+          }
+        : (placed.get(previous) ?? finding?.previous ?? finding?.last ?? undefined);
+    const after = previous === null || known?.disjointProceeds === true ? (known?.ahead ?? []) : [];
+    const ahead = previous === null ? after : [previous, ...after];
     const disjointProceeds =
       entity?.options.disjointProceed === true &&
       operation.batchSize === undefined &&
+      (finding?.waitedIn ?? null) === null &&
+      !awaited.has(operationId) &&
       known !== undefined &&
       (known.done || known.disjointProceeds) &&
-      ahead.length <= MOST_PASSED;
-    places.set(candidate, { previousOperationId: named ?? null, after, disjointProceeds });
+      ahead.length <= MOST_AHEAD;
+    places.set(candidate, {
+      previousOperationId: previous,
+      after: after.slice(-MOST_AHEAD - 1),
+      disjointProceeds,
+    });
     placed.set(operationId, { done: false, disjointProceeds, ahead });
-    last.set(name, { operationId, sequenceNumber });
+    before.set(name, [...here, { operationId, sequenceNumber }]);
+    for (const id of [...ahead, ...operation.dependsOn]) awaited.add(id);
   }
   return places;
 }
 
-const NOTHING_AHEAD: Ahead = { done: true, disjointProceeds: false, ahead: [] };
+interface Placed {
+  readonly operationId: UUID;
+  readonly sequenceNumber: number;
+}
+
+/** What an operation builds on: what it names, null for nothing; else the last one before it, stored or of the call. */
+function previousOf(
+  named: UUID | null | undefined,
+  stored: Placed | undefined,
+  here: Placed | undefined,
+): UUID | null {
+  if (named !== undefined) return named;
+  const last =
+    here === undefined || (stored !== undefined && stored.sequenceNumber > here.sequenceNumber)
+      ? stored
+      : here;
+  return last?.operationId ?? null;
+}
 
 /**
  * Refuses the operations that would close a circle. There can be one only where somebody already waits for an operation

@@ -38,7 +38,8 @@ export async function prepare(
   if (actor === undefined) return endOf(operation, 'PARKED', 'ACTOR_UNKNOWN');
   const allowed = actor.permissions.some((held) => held === 'sync:write' || held === 'sync:admin');
   if (!allowed) return rejection(operation, 'FORBIDDEN');
-  return { operation, actor, entity, shape: await entity.shape(), payload };
+  const reviewRequired = operation.reviewRequired || waits;
+  return { operation: { ...operation, reviewRequired }, actor, entity, shape: await entity.shape(), payload };
 }
 
 export const isPrepared = (one: Prepared | OperationEnd): one is Prepared => 'actor' in one;

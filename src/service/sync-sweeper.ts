@@ -71,13 +71,15 @@ async function repair(
   await run('reopen', () => sweep.reopenPoisoned());
   await run('expire', () => sweep.expireOverdue());
   await run('show what is missing', () => showMissing(context, streamIds));
-  await run('block', async () => block(context, await sweep.unshownHolders()));
+  // What may pass those that are shown as held up goes on.
+  const passed = await run('block', async () => block(context, await sweep.unshownHolders()));
   for (const organizationId of (await run('find conflicts', () => sweep.organizationsToNumber())) ?? []) {
     const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
     await run('number conflicts', () => repository.numberConflicts());
   }
   return [
     ...(released ?? []),
+    ...(passed ?? []),
     ...((await run('take up what has arrived', () => sweep.predecessorsArrived())) ?? []),
     ...((await run('take up what is known', () => sweep.takeUpKnown(known))) ?? []),
     ...((await run('unblock', () => sweep.releaseBlocked())) ?? []),
@@ -101,8 +103,8 @@ async function eachByItself<T>({ logger }: SyncContext, work: (run: Run) => Prom
   return done;
 }
 
-/** Shows what operations hold up. */
-async function block({ db }: SyncContext, holders: readonly Holder[]): Promise<void> {
+/** Shows what operations hold up; gives them. */
+async function block({ db }: SyncContext, holders: readonly Holder[]): Promise<readonly Holder[]> {
   for (const [organizationId, own] of Map.groupBy(holders, (one) => one.organizationId)) {
     const repository = createOfflineSyncRepository(db, { organizationId, branchIds: 'ALL' });
     for (const [reason, operations] of Map.groupBy(own, (one) => one.reason)) {
@@ -112,6 +114,7 @@ async function block({ db }: SyncContext, holders: readonly Holder[]): Promise<v
       );
     }
   }
+  return holders;
 }
 
 function distinct(operations: readonly SweptOperation[]): readonly SweptOperation[] {

@@ -3,42 +3,8 @@ import { expect, test } from 'vitest';
 import { createDatabase } from '../../src/repository/database.ts';
 import { type SyncSweep, syncSweep } from '../../src/repository/sync-sweep.ts';
 import type { QueueOperationInput, SyncPriority } from '../../src/types/offline-sync.ts';
-import type { SyncEntityOptions } from '../../src/types/sync-handler.ts';
 import { ALICE, BOB, BRANCH_A, createSyncBench, Device, type SyncBench } from '../harness/sync-bench.ts';
-
-type Operation = QueueOperationInput & { operationId: string };
-
-const aBench = (visit: Partial<SyncEntityOptions>): Promise<SyncBench> =>
-  createSyncBench({
-    syncOptions: { entities: [{ type: 'VISIT', ...visit }, { type: 'EVV_RECORD' }, { type: 'NOTE' }] },
-  });
-
-/** Alice's device and one visit that she has offline. */
-async function alicesVisit(bench: SyncBench, row: object = { notes: 'a', minutes: 1 }) {
-  const device = new Device();
-  const alice = bench.as(ALICE);
-  const id = await bench.aVisit({ ...row });
-  const [base] = await alice.readForOffline('VISIT', [id]);
-  if (base === undefined) throw new Error('not readable');
-  const { version, data, signature } = base;
-  const previousVersion = { version, data, ...(signature === undefined ? {} : { signature }) };
-  const update = (payload: QueueOperationInput['payload'], over: Partial<QueueOperationInput> = {}) =>
-    device.does({
-      operation: 'UPDATE',
-      entityType: 'VISIT',
-      entityId: id,
-      payload: payload ?? {},
-      previousVersion,
-      ...over,
-    });
-  const process = () => alice.processPendingOperations(device.deviceId);
-  return { device, alice, id, update, process };
-}
-
-const statuses = async (bench: SyncBench, ...operations: readonly Operation[]): Promise<string[]> => {
-  const all = await bench.standing();
-  return operations.map(({ operationId }) => all[operationId]?.split(' ')[0] ?? 'not there');
-};
+import { alicesVisit, type Operation, statuses, visitBench } from '../harness/sync-visit.ts';
 
 const aNote = (device: Device, over: Partial<QueueOperationInput> = {}): Operation => {
   const id = randomUUID();
@@ -71,7 +37,7 @@ const DISJOINT = { disjointProceed: true, strategies: ['CLIENT_WINS'] } as const
 test.each(['TOGETHER', 'LATER'] as const)(
   'what was passed stays ahead of what follows, handed in %s',
   async (when) => {
-    await using bench = await aBench(DISJOINT);
+    await using bench = await visitBench(DISJOINT);
     const { alice, id, update, process } = await alicesVisit(bench);
     const [one, two, three] = [update({ notes: 'one' }), update({ minutes: 2 }), update({ notes: 'three' })];
     await alice.queueOperations(when === 'TOGETHER' ? [one, two, three] : [one, two]);
@@ -90,7 +56,7 @@ test.each(['TOGETHER', 'LATER'] as const)(
 );
 
 test('several pass one after another, each by its own columns', async () => {
-  await using bench = await aBench(DISJOINT);
+  await using bench = await visitBench(DISJOINT);
   const { alice, id, update, process } = await alicesVisit(bench);
   const one = update({ notes: 'one' });
   const passing = [
@@ -115,7 +81,7 @@ test('several pass one after another, each by its own columns', async () => {
 });
 
 test('neither an atomic batch nor a whole row goes past what another has passed', async () => {
-  await using bench = await aBench(DISJOINT);
+  await using bench = await visitBench(DISJOINT);
   const { device, alice, id, update, process } = await alicesVisit(bench);
   const [one, two] = [update({ notes: 'one' }), update({ minutes: 2 })];
   const batch = { batchId: randomUUID(), batchSize: 2 };
@@ -134,7 +100,7 @@ test('neither an atomic batch nor a whole row goes past what another has passed'
 });
 
 test('an explicit dependency on what has passed something keeps the order of the entity', async () => {
-  await using bench = await aBench(DISJOINT);
+  await using bench = await visitBench(DISJOINT);
   const { device, alice, update, process } = await alicesVisit(bench);
   const [one, two] = [update({ notes: 'one' }), update({ minutes: 2 })];
   const three = update({ notes: 'three' }, { dependsOn: [two.operationId] });
@@ -147,7 +113,7 @@ test('an explicit dependency on what has passed something keeps the order of the
 });
 
 test('what was passed and then cancelled holds nobody up', async () => {
-  await using bench = await aBench(DISJOINT);
+  await using bench = await visitBench(DISJOINT);
   const { alice, id, update, process } = await alicesVisit(bench);
   const [one, two, three] = [update({ notes: 'one' }), update({ minutes: 2 }), update({ notes: 'three' })];
   await alice.queueOperations([one, two, three]);
@@ -160,7 +126,7 @@ test('what was passed and then cancelled holds nobody up', async () => {
 });
 
 test('an operation that has passed something is kept as long as that is open', async () => {
-  await using bench = await aBench(DISJOINT);
+  await using bench = await visitBench(DISJOINT);
   const { alice, id, update, process } = await alicesVisit(bench);
   const [one, two] = [update({ notes: 'one' }), update({ minutes: 2 })];
   await alice.queueOperations([one, two]);
@@ -179,7 +145,7 @@ test('an operation that has passed something is kept as long as that is open', a
 });
 
 test.each(['REFUSED', 'CANCELLED'] as const)('what was passed and then %s holds nobody up', async (how) => {
-  await using bench = await aBench({
+  await using bench = await visitBench({
     ...DISJOINT,
     requiresApproval: ({ payload }) => payload.notes === 'one',
   });
@@ -196,7 +162,7 @@ test.each(['REFUSED', 'CANCELLED'] as const)('what was passed and then %s holds 
 });
 
 test('past a conflict goes what is disjoint from it and from all that it holds up; the rest shows as BLOCKED', async () => {
-  await using bench = await aBench({ disjointProceed: true, strategies: ['MANUAL'] });
+  await using bench = await visitBench({ disjointProceed: true, strategies: ['MANUAL'] });
   const { alice, id, update, process } = await alicesVisit(bench);
   await bench.sql(`UPDATE visits SET notes = 'of the office' WHERE id = $1`, [id]);
   const [one, same] = [update({ notes: 'one' }), update({ notes: 'same', status: 'DONE' })];
@@ -212,7 +178,7 @@ test('past a conflict goes what is disjoint from it and from all that it holds u
 });
 
 test('whoever lets go of what was cancelled does not overtake what that waited for', async () => {
-  await using bench = await aBench({ strategies: ['CLIENT_WINS'] });
+  await using bench = await visitBench({ strategies: ['CLIENT_WINS'] });
   const { alice, id, update, process } = await alicesVisit(bench);
   const [one, two, three, four] = [1, 2, 3, 4].map((minutes) => update({ minutes })) as [
     Operation,
@@ -235,7 +201,7 @@ test('whoever lets go of what was cancelled does not overtake what that waited f
 });
 
 test('what builds on nothing is held up by what is before it, but not by its rejection', async () => {
-  await using bench = await aBench({ strategies: ['CLIENT_WINS'] });
+  await using bench = await visitBench({ strategies: ['CLIENT_WINS'] });
   const { alice, id, update, process } = await alicesVisit(bench);
   const [one, two] = [update({ notes: 'one' }), update({ notes: 'two' })];
   await alice.queueOperations([one, { ...two, previousOperationId: null }]);
@@ -250,7 +216,7 @@ test('what builds on nothing is held up by what is before it, but not by its rej
 });
 
 test('of a long row some pass, and none goes where something unknown is ahead', async () => {
-  await using bench = await aBench(DISJOINT);
+  await using bench = await visitBench(DISJOINT);
   const { device, alice, id, update, process } = await alicesVisit(bench);
   const one = update({ notes: 'one' });
   const passing = Array.from({ length: 100 }, (_, n) =>
@@ -338,7 +304,7 @@ const clockIn = (device: Device, visit: string, over: Partial<QueueOperationInpu
 test.each(['TOGETHER', 'BEFORE', 'AFTER'] as const)(
   'a CRITICAL operation does not wait for the approval of what it builds on, which comes %s',
   async (when) => {
-    await using bench = await aBench(REQUIRED);
+    await using bench = await visitBench(REQUIRED);
     const { device, alice, id, update, process } = await alicesVisit(bench);
     const [first, second] = [update({ notes: 'x' }), update({ notes: 'y' })];
     const evv = clockIn(device, id, { dependsOn: [second.operationId] });
@@ -364,7 +330,7 @@ test.each(['TOGETHER', 'BEFORE', 'AFTER'] as const)(
 );
 
 test('what shares an atomic batch with a CRITICAL operation does not wait for approval either', async () => {
-  await using bench = await aBench(REQUIRED);
+  await using bench = await visitBench(REQUIRED);
   const { device, alice, id, update, process } = await alicesVisit(bench);
   const batch = { batchId: randomUUID(), batchSize: 2 };
   const visit = update({ notes: 'x' }, batch);
@@ -378,7 +344,7 @@ test('what shares an atomic batch with a CRITICAL operation does not wait for ap
 });
 
 test('the sweeper lets go what a CRITICAL operation waits for once more', async () => {
-  await using bench = await aBench(REQUIRED);
+  await using bench = await visitBench(REQUIRED);
   const { device, alice, id, update, process } = await alicesVisit(bench);
   const visit = update({ notes: 'x' });
   await alice.queueOperations([visit]);
@@ -395,7 +361,7 @@ test('the sweeper lets go what a CRITICAL operation waits for once more', async 
 });
 
 test('what nothing CRITICAL waits for still waits for its approval', async () => {
-  await using bench = await aBench(REQUIRED);
+  await using bench = await visitBench(REQUIRED);
   const { device, alice, id, update, process } = await alicesVisit(bench);
   const visit = update({ notes: 'x' });
   await alice.queueOperations([visit, clockIn(device, id)]);

@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { createDatabase } from '../../src/repository/database.ts';
 import { syncSweep } from '../../src/repository/sync-sweep.ts';
 import type { QueueOperationInput, ResolveConflictInput } from '../../src/types/offline-sync.ts';
-import type { SyncOptions } from '../../src/types/sync-handler.ts';
+import type { EntityHandler, SyncOptions } from '../../src/types/sync-handler.ts';
 import {
   ALICE,
   BOB,
@@ -400,4 +400,52 @@ test('a worker gets past a long row of operations that are not ready', { timeout
   await bench.as(ALICE).queueOperation(ready);
   await using _worker = await bench.protection.startWorker({ pollMs: 200 });
   await expect.poll(() => standing(bench, ready), { timeout: 40_000 }).toBe('COMPLETED APPLIED');
+});
+
+test('what needed an approval only once its type was known is reviewed where it does not wait for one', async () => {
+  await using bench = await createSyncBench({
+    syncOptions: { entities: [{ type: 'VISIT' }, { type: 'NOTE' }] },
+  });
+  const [device, visit, id] = [new Device(), await bench.aVisit(), randomUUID()];
+  const payload = { id, branch_id: BRANCH_A, visit_id: visit, kind: 'IN', at: '2026-01-01T00:00:00Z' };
+  const clockIn = device.does({ operation: 'CREATE', entityType: 'EVV_RECORD', entityId: id, payload });
+  await bench.as(ALICE).queueOperations([clockIn]);
+  const later = await bench.open({
+    sync: {
+      entities: [{ type: 'EVV_RECORD', requiresApproval: () => true }, { type: 'VISIT' }, { type: 'NOTE' }],
+    },
+  });
+  const alice = later.sync(syncActor(ALICE));
+  await alice.processPendingOperations(device.deviceId);
+  await alice.processPendingOperations(device.deviceId);
+  expect(await alice.getOperation(clockIn.operationId)).toMatchObject({
+    status: 'COMPLETED',
+    reviewRequired: true,
+  });
+});
+
+test('what the host’s own reading fails with is what counts, whatever was asked beside it', async () => {
+  let asked: string = randomUUID();
+  const handler: EntityHandler = {
+    async load(_ids, { tx }) {
+      await tx.query('SELECT $1::uuid', [asked]);
+      return new Map();
+    },
+    apply: ({ after }) => Promise.resolve(after),
+  };
+  await using bench = await createSyncBench({ syncOptions: { entities: [{ type: 'ORDER', handler }] } });
+  const device = new Device();
+  const ended: string[] = [];
+  for (let n = 0; n < 5; n += 1) {
+    const of = { entityType: 'ORDER', entityId: `order ${n}` } as const;
+    const alice = bench.as(ALICE);
+    for (const id of [randomUUID(), 'no id']) {
+      asked = id;
+      const one = device.does({ ...of, operation: id === 'no id' ? 'PATCH' : 'CREATE', payload: { n } });
+      await alice.queueOperations([one]);
+      await alice.processPendingOperations(device.deviceId);
+      ended.push((await standing(bench, one)) ?? '');
+    }
+  }
+  expect(ended).toEqual(Array(5).fill(['COMPLETED APPLIED', 'FAILED REJECTED CONSTRAINT_VIOLATED']).flat());
 });

@@ -154,6 +154,22 @@ test('a circle through an atomic batch is opened', async () => {
   expect(await sweepIn(DAY_MS).breakCycles()).toEqual([]);
 });
 
+test('of a circle that enters a batch by one member and leaves it by another one operation is rejected', async () => {
+  const [first, second] = [new Device(), new Device()];
+  const batch = { batchId: randomUUID(), batchSize: 2 };
+  const [one, two] = [aNote(first, batch), aNote(first, batch)];
+  const outside = { ...aNote(second), dependsOn: [one.operationId] };
+  await handIn(ALICE, one);
+  await handIn(ALICE, outside);
+  await handIn(ALICE, two);
+  await bench.sql(
+    `INSERT INTO care_backup.sync_predecessors (successor_id, organization_id, predecessor, kind)
+     SELECT id, organization_id, $2::uuid, 'DEPENDS_ON' FROM care_backup.offline_sync_queue WHERE operation_id = $1`,
+    [two.operationId, outside.operationId],
+  );
+  expect(idsOf(await sweepIn(DAY_MS).breakCycles())).toEqual([two.operationId]);
+});
+
 test('what a critical operation waits for goes with it, over streams', async () => {
   const [first, second] = [new Device(), new Device()];
   const [root, aside] = [aNote(first), aNote(first)];
