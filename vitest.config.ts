@@ -18,6 +18,8 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'pure',
+          // They have no state of their own: the modules are loaded once for all of them.
+          isolate: false,
           include: ['test/{unit,property,types,vectors}/**/*.test.ts'],
         },
       },

@@ -6,7 +6,7 @@ import { actorOf, auditActions, createBench, type ServiceBench } from '../harnes
 import { hiddenSchemas, schemaThere } from '../harness/service-compare.ts';
 import { TINY_ORGANIZATION, tinyData, tinyDifferences } from '../harness/service-tiny.ts';
 
-const SHARE = 4;
+const SHARE = 2;
 let bench: ServiceBench;
 let snapshot: BackupSnapshot;
 let schemas = 0;

@@ -10,7 +10,7 @@ import { runChild, share, startChild } from '../harness/kill-process.ts';
 import { auditActions, createBench, filesBelow, type ServiceBench } from '../harness/service-bench.ts';
 import { TINY_ORGANIZATION, tinyData, tinyDifferences } from '../harness/service-tiny.ts';
 
-const SHARE = 6;
+const SHARE = 3;
 let bench: ServiceBench;
 let schemas = 0;
 

@@ -187,6 +187,12 @@ describe.each(Object.keys(PROVIDERS) as ProviderName[])('%s', { timeout: 60_000 
   });
 });
 
+/** Without CARE_SOAK one of the clouds, and what is none. */
+const MANY =
+  process.env.CARE_SOAK === '1'
+    ? (['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE', 'SFTP'] as const)
+    : (['AWS_S3', 'SFTP'] as const);
+
 describe('many objects', () => {
   let large: ServiceBench;
 
@@ -197,37 +203,33 @@ describe('many objects', () => {
     await large[Symbol.asyncDispose]();
   });
 
-  test.each(['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE', 'SFTP'] as const)(
-    'the care platform comes back whole from %s',
-    { timeout: 120_000 },
-    async (name) => {
-      await using provider = await PROVIDERS[name]();
-      const { credential } = provider;
-      if (credential === undefined) throw new Error('no credential');
-      const protection = await large.open({
-        storageDestination: provider.destination,
-        credentials: () => credential,
-      });
-      const [organization] = large.organizations;
-      const backups = protection.backups(actorOf(organization));
-      // Not compressed, so that there are several objects.
-      const { id: configurationId } = await backups.createConfiguration({
-        name: `c-${name}`,
-        scope: { includeSoftDeleted: true },
-        compressionEnabled: false,
-      });
-      const snapshot = await backups.createSnapshot({ configurationId }, { wait: true });
-      expect(snapshot).toMatchObject({ status: 'COMPLETED', integrityVerified: true });
-      expect((await provider.keys()).length).toBeGreaterThan(3);
-      const schema = name.toLowerCase();
-      const restore = { type: 'TEST', schemaName: schema } as const;
-      await backups.createRestoreOperation(
-        { snapshotId: snapshot.id, restoreDestination: restore, validationEnabled: false },
-        { wait: true },
-      );
-      expect(await differingTables(large.database.pool, { organization, schema })).toEqual([]);
-      await large.database.pool.query(`DROP SCHEMA "${schema}" CASCADE`);
-      await protection.close();
-    },
-  );
+  test.each(MANY)('the care platform comes back whole from %s', { timeout: 120_000 }, async (name) => {
+    await using provider = await PROVIDERS[name]();
+    const { credential } = provider;
+    if (credential === undefined) throw new Error('no credential');
+    const protection = await large.open({
+      storageDestination: provider.destination,
+      credentials: () => credential,
+    });
+    const [organization] = large.organizations;
+    const backups = protection.backups(actorOf(organization));
+    // Not compressed, so that there are several objects.
+    const { id: configurationId } = await backups.createConfiguration({
+      name: `c-${name}`,
+      scope: { includeSoftDeleted: true },
+      compressionEnabled: false,
+    });
+    const snapshot = await backups.createSnapshot({ configurationId }, { wait: true });
+    expect(snapshot).toMatchObject({ status: 'COMPLETED', integrityVerified: true });
+    expect((await provider.keys()).length).toBeGreaterThan(3);
+    const schema = name.toLowerCase();
+    const restore = { type: 'TEST', schemaName: schema } as const;
+    await backups.createRestoreOperation(
+      { snapshotId: snapshot.id, restoreDestination: restore, validationEnabled: false },
+      { wait: true },
+    );
+    expect(await differingTables(large.database.pool, { organization, schema })).toEqual([]);
+    await large.database.pool.query(`DROP SCHEMA "${schema}" CASCADE`);
+    await protection.close();
+  });
 });

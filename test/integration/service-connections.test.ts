@@ -11,7 +11,7 @@ import { type CutStep, type Cutter, connectionCutter } from '../harness/service-
 import { expectSettled } from '../harness/service-settled.ts';
 import { tinyData, tinyDifferences } from '../harness/service-tiny.ts';
 
-const SHARE = 12;
+const SHARE = 8;
 let bench: ServiceBench;
 let cutter: Cutter;
 let used: ObjectStorage;

@@ -109,7 +109,7 @@ describe.each(['redis', 'postgres'] as const)('with the queue in %s', (backend) 
       await using fleet = new Fleet(office.place);
       fleet.hasten();
       for (const skewMs of SKEWS_MS) fleet.start({ skewMs });
-      const kills = SOAK ? 120 : 3;
+      const kills = SOAK ? 120 : 2;
       for (let killed = 0; killed < kills; killed += 1) {
         await sleep(400 + random() * 1_000);
         const victim = fleet.alive[Math.floor(random() * fleet.alive.length)];
@@ -333,7 +333,7 @@ test(
     fleet.hasten();
     const settings = { slowMs: 50 };
     await Promise.all([fleet.start(settings).said('READY'), fleet.start(settings).said('READY')]);
-    for (let cuts = 0; cuts < (SOAK ? 100 : 4); cuts += 1) {
+    for (let cuts = 0; cuts < (SOAK ? 100 : 2); cuts += 1) {
       await pool.query(
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.3
