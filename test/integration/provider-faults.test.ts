@@ -41,7 +41,7 @@ const CLOUDS = ['AWS_S3', 'AZURE_BLOB', 'GOOGLE_CLOUD_STORAGE'] as const;
 /** Requests of a backup that a fault meets now and then. */
 const NOW_AND_THEN = [[1, 3], [2]];
 /** Of how many requests one meets a fault, where each is met by itself. */
-const EACH = SOAK ? 2 : 8;
+const EACH = SOAK ? 2 : 4;
 
 /** Without CARE_SOAK one of the two in turn, so that each fault meets both, on one cloud or another. */
 const requestsFor = (cloud: (typeof CLOUDS)[number], fault: string): readonly (readonly number[])[] => {
