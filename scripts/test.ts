@@ -8,7 +8,7 @@ import { judgeRun, reportSchema, requiredSchema } from './test/verdict.ts';
 const NODE = join(ROOT, 'node_modules', 'node', 'bin', 'node');
 const REPORT = join(ROOT, 'reports', 'tests.json');
 /** A run that hangs must end and be counted. */
-const LIMIT_MS = 15 * 60_000;
+const LIMIT_MS = 20 * 60_000;
 const REQUIRED = join(ROOT, 'test', 'required-suites.json');
 
 const { values: flags, positionals } = parseArgs({
