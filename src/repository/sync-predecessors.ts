@@ -1,31 +1,33 @@
 import type { UUID } from '../types/ids.ts';
 import {
-  type DataVersion,
   type EntityRow,
   SYNC_OPERATIONS,
   SYNC_OUTCOMES,
   SYNC_QUEUE_STATUSES,
-  type SyncOperation,
   type SyncOutcome,
   type SyncQueueStatus,
 } from '../types/offline-sync.ts';
 import { boolean, integer, json, nullable, text, uuid, word } from './column.ts';
 import { type Database, perSchema } from './database.ts';
 import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
+import type { ClaimedOperation } from './sync-claims.ts';
 
 /** What a successor has to know of the operation before it. */
-export interface Predecessor {
-  readonly operationId: UUID;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly operation: SyncOperation;
-  readonly schemaVersion: number;
-  readonly payload: EntityRow;
-  readonly originalPayload: EntityRow | null;
-  readonly originalSchemaVersion: number | null;
-  readonly previousVersion: Partial<DataVersion> | null;
-  readonly baseTrusted: boolean;
-  readonly previousOperationId: UUID | null;
+export interface Predecessor
+  extends Pick<
+    ClaimedOperation,
+    | 'operationId'
+    | 'entityType'
+    | 'entityId'
+    | 'operation'
+    | 'schemaVersion'
+    | 'payload'
+    | 'originalPayload'
+    | 'originalSchemaVersion'
+    | 'previousVersion'
+    | 'baseTrusted'
+    | 'previousOperationId'
+  > {
   readonly status: SyncQueueStatus;
   readonly outcome: SyncOutcome | null;
   readonly appliedVersion: number | null;

@@ -154,9 +154,9 @@ export class OfflineSyncService {
   }
 
   /**
-   * Lets an operation that waits for approval be applied, and applies it. Not by its author, nor by who edited it last. `seen` binds the approval to
-   * the entity and the operation as they were shown: where either has moved since, `CONFLICT_STALE`. Permission
-   * `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`, `FORBIDDEN`.
+   * Lets an operation that waits for approval be applied, and applies it. Not by its author, nor by who edited it last.
+   * `seen` binds the approval to the entity and the operation as they were shown: where either has moved since,
+   * `CONFLICT_STALE`. Permission `sync:resolve`. Throws `NOT_FOUND`, `INVALID_STATE`, `FORBIDDEN`.
    */
   async approveOperation(operationId: UUID, seen: ApproveOperationInput = {}): Promise<OperationState> {
     requirePermission(this.#actor, 'sync:resolve');

@@ -84,6 +84,7 @@ class Application {
   readonly #handlerContext: HandlerContext;
   readonly #outcomes: SyncOutcomes;
   readonly #transaction: Transaction;
+  #made: OfflineSyncRepository | undefined;
   readonly #images: Images;
   readonly #subjects = new Map<string, Subject>();
   readonly #ends = new Map<UUID, OperationEnd>();
@@ -100,9 +101,11 @@ class Application {
     this.#images = new Images(context, transaction, organizationId);
   }
 
+  /** Made once, where something of the transaction needs it: most transactions do not. */
   get #repository(): OfflineSyncRepository {
     const scope = { organizationId: this.#organizationId, branchIds: 'ALL' } as const;
-    return createOfflineSyncRepository(this.#transaction, scope);
+    this.#made ??= createOfflineSyncRepository(this.#transaction, scope);
+    return this.#made;
   }
 
   async run(all: readonly Prepared[]): Promise<readonly OperationEnd[]> {
@@ -192,13 +195,13 @@ class Application {
   }
 
   async #note({ prepared, subject, decision }: Step, written: EntityRow | null): Promise<void> {
+    const { operation } = prepared;
+    const { id, effectiveAt } = operation;
     const overwritten = writersOf(subject, decision.overwritten);
-    const { id, effectiveAt } = prepared.operation;
     const by = { id, effectiveAt: decision.carriedOut?.decidedAt ?? effectiveAt };
     if (decision.change !== null) subject.write(decision.change, written, by);
     // Taken as it was: what the server filled in is what the client will see.
     const image = decision.clientImage === 'AS_WRITTEN' ? written : decision.clientImage;
-    const { operation } = prepared;
     const decided = undecided(operation, decision.end);
     let end: OperationEnd = {
       ...decided,
@@ -230,7 +233,7 @@ class Application {
       await this.#outcomes.supersede(this.#organizationId, { ...operation, ...after, paths: overwritten });
     }
     if (decision.change?.kind === 'CREATE') {
-      await this.#repository.reopenDependency(prepared.operation.entityType, prepared.operation.entityId);
+      await this.#repository.reopenDependency(operation.entityType, operation.entityId);
     }
   }
 

@@ -165,3 +165,12 @@ export class Device {
     };
   }
 }
+
+/** Whoever may do everything in the organization. */
+export const managerOf = (bench: SyncBench) => bench.as(MANAGER, { permissions: ['sync:admin'] });
+
+/** A visit as the server hands it out for offline use. */
+export const baseOf = async (bench: SyncBench, id: string) => {
+  const [entity] = await managerOf(bench).readForOffline('VISIT', [id]);
+  return { version: entity?.version ?? 0, data: entity?.data ?? {}, signature: entity?.signature ?? '' };
+};

@@ -7,9 +7,11 @@ import {
   BOB,
   BRANCH_A,
   BRANCH_B,
+  baseOf,
   createSyncBench,
   Device,
   MANAGER,
+  managerOf,
   SYNC_ENTITIES,
   type SyncBench,
   shown,
@@ -18,11 +20,6 @@ import {
 
 const LIMIT_MS = 30_000;
 
-const managerOf = (bench: SyncBench) => bench.as(MANAGER, { permissions: ['sync:admin'] });
-const baseOf = async (bench: SyncBench, id: string) => {
-  const [entity] = await managerOf(bench).readForOffline('VISIT', [id]);
-  return { version: entity?.version ?? 0, data: entity?.data ?? {}, signature: entity?.signature ?? '' };
-};
 const standings = async (bench: SyncBench, ...operations: readonly { operationId: string }[]) => {
   const all = await bench.standing();
   return operations.map(({ operationId }) => all[operationId]);

@@ -10,9 +10,11 @@ import {
   BOB,
   BRANCH_A,
   BRANCH_B,
+  baseOf,
   createSyncBench,
   Device,
   MANAGER,
+  managerOf,
   SYNC_ENTITIES,
   type SyncBench,
   shown,
@@ -29,7 +31,6 @@ const ENTITIES: SyncOptions['entities'] = [
   { type: 'EVV_RECORD' },
   { type: 'NOTE' },
 ];
-const managerOf = (bench: SyncBench) => bench.as(MANAGER, { permissions: ['sync:admin'] });
 const standing = async (bench: SyncBench, { operationId }: { operationId: string }) =>
   (await bench.standing())[operationId];
 const sweepOf = (bench: SyncBench, aheadMs = 0) =>
@@ -39,10 +40,6 @@ const sweepOf = (bench: SyncBench, aheadMs = 0) =>
       clock: { now: () => new Date(Date.now() + aheadMs) },
     }),
   );
-const baseOf = async (bench: SyncBench, id: string) => {
-  const [entity] = await managerOf(bench).readForOffline('VISIT', [id]);
-  return { version: entity?.version ?? 0, data: entity?.data ?? {}, signature: entity?.signature ?? '' };
-};
 
 describe('an approval is asked for', () => {
   test('by what an operation of an older version becomes', async () => {
