@@ -6,7 +6,8 @@ const inCi = Boolean(process.env.CI);
 export default defineConfig({
   test: {
     pool: 'forks',
-    maxWorkers: 2,
+    // One more than the cores of the smallest machine: tests that wait for time to pass leave theirs to others.
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 120_000,
     teardownTimeout: 30_000,

@@ -1,4 +1,5 @@
-import { glob, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, glob, mkdir, mkdtemp, readFile, rm, statfs, writeFile } from 'node:fs/promises';
+import { freemem, tmpdir } from 'node:os';
 import { join, sep } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ROOT } from './lib/project.ts';
@@ -9,6 +10,9 @@ const NODE = join(ROOT, 'node_modules', 'node', 'bin', 'node');
 const REPORT = join(ROOT, 'reports', 'tests.json');
 /** A run that hangs must end and be counted. */
 const LIMIT_MS = 20 * 60_000;
+/** A file system of Linux in memory, and what the tests need there. */
+const IN_MEMORY = '/dev/shm';
+const ROOM_FOR_FILES = 4 * 2 ** 30;
 const REQUIRED = join(ROOT, 'test', 'required-suites.json');
 
 const { values: flags, positionals } = parseArgs({
@@ -37,6 +41,16 @@ if (flags['list-suites']) {
   await runTests();
 }
 
+/**
+ * Files in memory make the tests faster by a third: a database is cloned for most of them, in 31 ms instead of 104. Where
+ * memory is short, and for large counts, they lie on disk.
+ */
+async function hasMemoryForFiles(): Promise<boolean> {
+  if (flags.soak || freemem() < 2 * ROOM_FOR_FILES) return false;
+  const there = await statfs(IN_MEMORY).catch(() => undefined);
+  return there !== undefined && there.bavail * there.bsize >= ROOM_FOR_FILES;
+}
+
 async function runTests(): Promise<void> {
   const partial = positionals.length > 0 || flags.testNamePattern !== undefined;
   const args = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${REPORT}`];
@@ -52,11 +66,19 @@ async function runTests(): Promise<void> {
   );
   if (flags.soak) console.log('CARE_SOAK=1: large counts, long timeouts. This takes long.');
   const vitest = join(ROOT, 'node_modules', 'vitest', 'vitest.mjs');
+  const files = await mkdtemp(join((await hasMemoryForFiles()) ? IN_MEMORY : tmpdir(), 'care-tests-'));
+  // The server of the tests runs as a user of its own.
+  await chmod(files, 0o711);
   const exitCode = await runVisibly(NODE, [vitest, ...args], {
     // CARE_TESTS=all: what the tests need of the machine is installed before them (test/harness/needed-packages.ts).
-    env: { ...(partial ? {} : { CARE_TESTS: 'all' }), ...(flags.soak ? { CARE_SOAK: '1' } : {}) },
+    env: {
+      TMPDIR: files,
+      ...(partial ? {} : { CARE_TESTS: 'all' }),
+      ...(flags.soak ? { CARE_SOAK: '1' } : {}),
+    },
     ...(flags.soak ? {} : { limitMs: LIMIT_MS }),
   });
+  await rm(files, { recursive: true, force: true });
 
   const text = await readFile(REPORT, 'utf8').catch(() => '{ "testResults": [] }');
   const outcome = judgeRun({

@@ -2,16 +2,14 @@
  * What the tests of local storage run in processes of their own.
  *
  *   write <root> <writer> <count>           puts objects 0..count-1 and says each outcome
- *   race <root> <writer> <count>            the same, once it has said that it is ready and was told a time: object n not
- *                                           before n * 15 ms after that, so that several writers race for it
+ *   race <root> <writer>                    says that it is ready, then puts each object whose number it is told
  *   fill <root>                             fills the small disk that <root> is, then makes it read-only
  *   inodes <root>                           runs out of inodes while it makes folders
  */
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
 import { readdirSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { createInterface } from 'node:readline';
 import { localStorage } from '../../src/storage/local.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
 import { keyOf, writtenBy } from './storage-child-data.ts';
@@ -27,18 +25,16 @@ else throw new Error(`Unknown mode ${mode}`);
 
 async function race(): Promise<void> {
   writeSync(1, 'ready\n');
-  const [told] = (await once(process.stdin, 'data')) as [Buffer];
-  process.stdin.destroy();
-  await write(Number(told.toString()));
+  for await (const told of createInterface(process.stdin)) await put(Number(told));
 }
 
-async function write(start = 0): Promise<void> {
-  for (let n = 0; n < Number(count); n += 1) {
-    const early = start + n * 15 - Date.now();
-    if (early > 0) await sleep(early);
-    const outcome = await codeOf(storage.put(keyOf(n), writtenBy(Number(writer), n)));
-    writeSync(1, `${outcome} ${n}\n`);
-  }
+async function write(): Promise<void> {
+  for (let n = 0; n < Number(count); n += 1) await put(n);
+}
+
+async function put(n: number): Promise<void> {
+  const outcome = await codeOf(storage.put(keyOf(n), writtenBy(Number(writer), n)));
+  writeSync(1, `${outcome} ${n}\n`);
 }
 
 async function fill(): Promise<void> {

@@ -1,4 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   mkdir,
   mkdtemp,
@@ -13,6 +14,7 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { localStorage } from '../../src/storage/local.ts';
 import type { ObjectStorage } from '../../src/storage/storage.ts';
@@ -282,37 +284,36 @@ describe('a full disk', () => {
 });
 
 describe('other processes', { timeout: 60_000 }, () => {
-  /** The outcomes that a writing child reported, by object, and how to wait for its end. */
-  function startWriter(mode: 'write' | 'race', writer: number, count: number) {
+  /** A writing child, the outcomes that it has reported by object, and its first word and its end. */
+  function startWriter(mode: 'write' | 'race', writer: number, count = 0) {
     const outcomes = new Map<number, string>();
     const child = spawn(process.execPath, [CHILD, mode, root, `${writer}`, `${count}`], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
-    let text = '';
-    child.stdout.on('data', (chunk: Buffer) => {
-      text += chunk.toString();
+    const lines = createInterface(child.stdout);
+    lines.on('line', (line) => {
+      const [outcome = '', n] = line.split(' ');
+      if (n !== undefined) outcomes.set(Number(n), outcome);
     });
-    const ended = new Promise<void>((resolve) => {
-      child.on('close', () => {
-        for (const line of text.replace('ready\n', '').split('\n').slice(0, -1)) {
-          const [outcome = '', n = ''] = line.split(' ');
-          outcomes.set(Number(n), outcome);
-        }
-        resolve();
-      });
-    });
-    const started = new Promise<void>((resolve) => {
-      child.stdout.once('data', () => resolve());
-      child.once('close', () => resolve());
-    });
-    return { child, outcomes, ended, started };
+    const silent = once(lines, 'close');
+    const saidNext = () => Promise.race([once(lines, 'line'), silent]);
+    const ended = Promise.all([once(child, 'close'), silent]);
+    return { child, outcomes, saidNext, ended, started: saidNext() };
   }
 
   it('race for the same keys, and each key has one winner', async () => {
     const count = 60;
-    const writers = [1, 2, 3, 4].map((writer) => ({ writer, ...startWriter('race', writer, count) }));
+    const writers = [1, 2, 3, 4].map((writer) => ({ writer, ...startWriter('race', writer) }));
     await Promise.all(writers.map(({ started }) => started));
-    for (const { child } of writers) child.stdin.write(`${Date.now() + 50}`);
+    for (let n = 0; n < count; n += 1) {
+      const said = writers.map(({ saidNext }) => saidNext());
+      // Each is the first to be told in its turn.
+      for (let i = 0; i < writers.length; i += 1) {
+        writers[(n + i) % writers.length]?.child.stdin.write(`${n}\n`);
+      }
+      await Promise.all(said);
+    }
+    for (const { child } of writers) child.stdin.end();
     await Promise.all(writers.map(({ ended }) => ended));
     const wins = new Map<number, number>();
     for (let n = 0; n < count; n += 1) {

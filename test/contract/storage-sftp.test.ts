@@ -36,7 +36,7 @@ storageContract(
     return { storage, close: async () => storage.close?.() };
   },
   // Names come by the hundred. Without CARE_SOAK: some hundreds in one folder, and dozens in each of many.
-  { keyMayBeFolder: false, listedObjects: process.env.CARE_SOAK === '1' ? 2_500 : 400 },
+  { keyMayBeFolder: false, listedObjects: process.env.CARE_SOAK === '1' ? 2_500 : 250 },
 );
 
 describe('sftp', { timeout: 60_000 }, () => {

@@ -3,24 +3,28 @@ import { nextOccurrence } from '../../src/rules/index.ts';
 import type { BackupSchedule } from '../../src/types/backup.ts';
 import { createTestDatabase, type TestDatabase } from '../harness/postgres.ts';
 
+const FURTHER_YEARS = [
+  ['UTC', 2026],
+  ['Europe/Berlin', 2026],
+  ['Asia/Kolkata', 2026],
+  ['Pacific/Chatham', 2026],
+  ['America/Havana', 2022],
+  ['Africa/Cairo', 2024],
+] as const;
+
 /**
  * A year of starts in each of these zones against PostgreSQL, which only tells what the clock shows at each quarter of
  * an hour: `shown` holds that and the latest time shown before. A wall-clock time occurs at the first instant at
  * which the clock shows it or something later, which is the rule for gaps and for repeated hours alike.
  */
 const YEARS: readonly (readonly [zone: string, year: number])[] = [
-  ['UTC', 2026],
   ['America/Chicago', 2026],
-  ['Europe/Berlin', 2026],
-  ['Asia/Kolkata', 2026],
-  ['Pacific/Chatham', 2026],
   ['Australia/Lord_Howe', 2026],
   ['America/Sao_Paulo', 2018],
-  ['America/Havana', 2022],
-  ['Africa/Cairo', 2024],
   ['Asia/Beirut', 2022],
   ['Africa/Casablanca', 2024],
   ['Pacific/Apia', 2011],
+  ...(process.env.CARE_SOAK === '1' ? FURTHER_YEARS : []),
 ];
 
 const GRID = `

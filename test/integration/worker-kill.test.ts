@@ -103,7 +103,7 @@ describe.each(['redis', 'postgres'] as const)('with the queue in %s', (backend) 
     'workers killed at random moments lose nothing, and start each missed schedule once',
     async () => {
       const random = numbersFrom(7_001);
-      const asked = await queueWork(office, SOAK ? 400 : 10, SOAK ? 40 : 2);
+      const asked = await queueWork(office, SOAK ? 400 : 6, SOAK ? 40 : 1);
       const missed = await queueMissed(office, SOAK ? 60 : 4);
       const configurations = [...asked, ...missed];
       await using fleet = new Fleet(office.place);
