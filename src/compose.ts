@@ -7,7 +7,7 @@ import type { KeyProvider } from './keys/keys.ts';
 import { createSessionLocks } from './repository/advisory-lock.ts';
 import { createAuditLog } from './repository/audit-log.ts';
 import { createBackupRepository } from './repository/backup-repository.ts';
-import { createDatabase } from './repository/database.ts';
+import { createDatabase, transactionOver } from './repository/database.ts';
 import { assertMigrated, migrate } from './repository/migrate.ts';
 import { DEFAULT_SCHEMA } from './repository/schema-name.ts';
 import { createRestoreTarget } from './restore/apply.ts';
@@ -168,11 +168,8 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     application_name: 'care-backup',
   });
   onErrors(pool, (error) => logger.warn({ error: error.name }, 'An idle connection to PostgreSQL was lost'));
-  const db = createDatabase({
-    pool,
-    clock,
-    ...(options.schema === undefined ? {} : { schema: options.schema }),
-  });
+  const schemaOption = options.schema === undefined ? {} : { schema: options.schema };
+  const db = createDatabase({ pool, clock, ...schemaOption });
   const work = new RunningWork();
   const storages = createStorages({
     own: options.openStorage,
@@ -197,6 +194,8 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     repository: (scope, within = db) => createBackupRepository(within, scope),
     source,
     restoreTarget: createRestoreTarget({ connection: data, clock, logger }),
+    dataIsOwn: options.source === undefined,
+    within: (client) => transactionOver(client, { clock, ...schemaOption }),
     keys: options.keys,
     openStorage: storages.open,
     defaultDestination,
@@ -227,7 +226,6 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     options.sync === undefined || syncPool === undefined
       ? undefined
       : syncContext(options, options.sync, context, { pool: syncPool, connection: direct, limits });
-  const schema = options.schema === undefined ? {} : { schema: options.schema };
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closed ??= (async () => {
@@ -241,10 +239,10 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
   };
   return {
     async migrate() {
-      await migrate({ connection: direct, ...schema });
+      await migrate({ connection: direct, ...schemaOption });
     },
     async check() {
-      await assertMigrated({ connection: pool, ...schema });
+      await assertMigrated({ connection: pool, ...schemaOption });
       await source.inspect();
     },
     backups: (actor) => new BackupService(context, actor),
@@ -258,7 +256,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
       return new OfflineSyncService(sync, actor);
     },
     async startWorker(workerOptions = {}) {
-      await assertMigrated({ connection: pool, ...schema });
+      await assertMigrated({ connection: pool, ...schemaOption });
       if (closed !== undefined) {
         throw new DataProtectionError('A worker was started on what has been closed', 'INVALID_STATE');
       }

@@ -119,6 +119,35 @@ async function pinSettings(client: pg.ClientBase, name: string): Promise<void> {
   });
 }
 
+/** What the host's triggers may depend on: names without a schema, and how values become text. */
+const HOST_SETTINGS = [
+  'search_path',
+  'extra_float_digits',
+  'DateStyle',
+  'IntervalStyle',
+  'TimeZone',
+  'bytea_output',
+  'xmloption',
+  'xmlbinary',
+  'lc_monetary',
+  'array_nulls',
+  'transform_null_equals',
+] as const;
+
+/**
+ * Runs statements that fire the host's triggers under the settings that its own sessions begin with, and pins them again.
+ * What fails leaves them as they are: for transactions, whose end puts them back.
+ */
+export async function asHost<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+  await client.query(HOST_SETTINGS.map((name) => `RESET ${name}`).join('; '));
+  const result = await work();
+  await client.query(
+    'SELECT pg_catalog.set_config(w.name, w.value, false) FROM unnest($1::text[], $2::text[]) AS w(name, value)',
+    [[...HOST_SETTINGS], HOST_SETTINGS.map((name) => ROW_SETTINGS[name] ?? '')],
+  );
+  return result;
+}
+
 function cutOnAbort(client: pg.Client, signal: AbortSignal | undefined): void {
   if (signal === undefined) return;
   const cut = (): void => cutConnection(client);

@@ -133,6 +133,25 @@ export function createDatabase(options: DatabaseOptions): Database {
   };
 }
 
+/** Binds a transaction that somebody else has begun, and ends, to the library's schema. Throws CONFIGURATION_INVALID. */
+export function transactionOver(client: pg.ClientBase, options: Omit<DatabaseOptions, 'pool'>): Transaction {
+  const schema = checkSchemaName(options.schema ?? DEFAULT_SCHEMA);
+  const transaction: Transaction = {
+    inTransaction: true,
+    clock: options.clock,
+    table: (name) => qualify(schema, name),
+    query: (text, values, name) => run(client, text, values, name),
+    withTransaction: (inner) => inner(transaction),
+    host: {
+      query: async <Row extends object>(statement: string, values: readonly unknown[] = []) => {
+        const { rows, rowCount } = await client.query<Row>({ text: statement, values: [...values] });
+        return { rows, rowCount };
+      },
+    },
+  };
+  return transaction;
+}
+
 function local(settings: TransactionSettings): readonly string[] {
   return Object.entries(settings).map(
     ([name, value]) => `SET LOCAL ${name.split('.').map(quoteIdent).join('.')} = ${quoteLiteral(value)}`,

@@ -9,7 +9,7 @@ const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 1000;
 
 /** The tables that are listed newest first, by `ordinal`. */
-type ListedTable = 'backup_configurations' | 'backup_snapshots' | 'restore_operations';
+type ListedTable = 'backup_configurations' | 'backup_snapshots' | 'restore_operations' | 'restore_conflicts';
 
 interface PageQuery<T> {
   readonly table: ListedTable;

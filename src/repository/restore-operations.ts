@@ -2,10 +2,13 @@ import {
   type BackupErrorRecord,
   type BackupWarning,
   CONFLICT_RESOLUTION_STRATEGIES,
+  type EntityChanges,
   type ListInput,
   type Page,
+  RESTORE_CONFLICT_KINDS,
   RESTORE_STATUSES,
   RESTORE_TYPES,
+  type RestoreConflict,
   type RestoreDataMetrics,
   type RestoreOperation,
   type RestoreProgress,
@@ -13,9 +16,11 @@ import {
   type ValidationResults,
 } from '../types/backup.ts';
 import type { Json, Timestamp, UUID } from '../types/ids.ts';
-import { RestoreOperationSchema } from '../validation/index.ts';
+import { RestoreConflictSchema, RestoreOperationSchema } from '../validation/index.ts';
 import {
   boolean,
+  type Column,
+  computed,
   freeText,
   json,
   jsonText,
@@ -61,12 +66,44 @@ const RESTORE_ROW = defineRow<RestoreOperation>(
     approvalNotes: nullable(text('approval_notes')),
     rollbackEnabled: boolean('rollback_enabled'),
     rollbackSnapshotId: nullable(uuid('rollback_snapshot_id')),
+    deleteNotInBackup: boolean('delete_not_in_backup'),
+    allowCascades: boolean('allow_cascades'),
+    columnMapping: json('column_mapping'),
+    changes: json('changes'),
+    rolledBackAt: nullable(timestamp('rolled_back_at')),
+    rolledBackBy: nullable(uuid('rolled_back_by')),
     notes: nullable(text('notes')),
     customFields: json('custom_fields'),
     createdAt: timestamp('created_at'),
     updatedAt: timestamp('updated_at'),
   },
   RestoreOperationSchema,
+);
+
+/** A row of the host's as texts by column. */
+const rowImage = (name: 'backup' | 'existing'): Column<RestoreConflict['backup'] & object> =>
+  computed(json(name), (alias) => `json_object(${alias}.columns, ${alias}.${name})::text`);
+
+const CONFLICT_ROW = defineRow<RestoreConflict>(
+  {
+    id: uuid('id'),
+    organizationId: uuid('organization_id'),
+    restoreId: uuid('restore_id'),
+    entityType: text('entity_type'),
+    recordId: text('record_id'),
+    kind: word('kind', RESTORE_CONFLICT_KINDS),
+    fields: computed(json('fields'), (alias) => `to_jsonb(${alias}.fields)::text`),
+    detail: nullable(text('detail')),
+    backup: nullable(rowImage('backup')),
+    existing: nullable(rowImage('existing')),
+    status: word('status', ['PENDING', 'RESOLVED']),
+    resolution: nullable(word('resolution', ['BACKUP', 'EXISTING', 'FIELDS'])),
+    resolvedBy: nullable(uuid('resolved_by')),
+    resolvedAt: nullable(timestamp('resolved_at')),
+    notes: nullable(text('notes')),
+    detectedAt: timestamp('detected_at'),
+  },
+  RestoreConflictSchema,
 );
 
 const WAITING = ['APPROVED', 'QUEUED'] as const satisfies readonly RestoreStatus[];
@@ -87,6 +124,9 @@ export type NewRestoreOperation = Pick<
   | 'conflictResolutionStrategy'
   | 'requiresApproval'
   | 'rollbackEnabled'
+  | 'deleteNotInBackup'
+  | 'allowCascades'
+  | 'columnMapping'
   | 'notes'
   | 'customFields'
 > & { readonly status: 'PENDING_APPROVAL' | 'QUEUED' };
@@ -107,6 +147,7 @@ export interface RestoreEnd {
   readonly dataMetrics?: RestoreDataMetrics;
   readonly validationResults?: ValidationResults;
   readonly conflictsDetected?: readonly Json[];
+  readonly changes?: readonly EntityChanges[];
   readonly warnings?: readonly BackupWarning[];
   readonly error?: BackupErrorRecord;
 }
@@ -140,6 +181,17 @@ export interface RestoreQueries {
    * it has ended, or is to be COMPLETED and was not at work.
    */
   finishRestore(id: UUID, end: RestoreEnd): Promise<boolean>;
+  /** A completed restore that keeps what rows were to ROLLED_BACK. False: it is not one, or not any more. */
+  rollBackRestore(
+    id: UUID,
+    by: {
+      readonly rolledBackBy: UUID;
+      readonly rolledBackAt: Timestamp;
+      readonly statusReason: string | null;
+    },
+  ): Promise<boolean>;
+  /** Newest first. Throws VALIDATION_FAILED for a wrong limit or cursor. */
+  listRestoreConflicts(restoreId: UUID, input?: ListInput): Promise<Page<RestoreConflict>>;
 }
 
 export function restoreQueries(scope: BoundScope): RestoreQueries {
@@ -246,6 +298,23 @@ export function restoreQueries(scope: BoundScope): RestoreQueries {
     async updateRestoreProgress(id, update) {
       return (await change(db, id, WORKING, update)) !== undefined;
     },
+
+    async rollBackRestore(id, by) {
+      const changed = await change(db, id, SUCCESSFUL, { status: 'ROLLED_BACK', ...by }, () => ({
+        where: 't.rollback_enabled',
+      }));
+      return changed !== undefined;
+    },
+
+    listRestoreConflicts: (restoreId, input = {}) =>
+      readPage(scope, input, {
+        table: 'restore_conflicts',
+        selectList: CONFLICT_ROW.select('t'),
+        where: (into) =>
+          `t.restore_id = ${into.add(idParameter(restoreId), 'uuid')} AND EXISTS (SELECT FROM ${table} r
+            WHERE r.id = t.restore_id AND ${ofVisibleSnapshot(scope, 'r')})`,
+        decode: CONFLICT_ROW.decode,
+      }),
 
     finishRestore: (id, end) =>
       db.withTransaction(async (tx) => {

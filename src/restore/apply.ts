@@ -4,6 +4,7 @@ import { databaseError, isConnectionLoss } from '../postgres/errors.ts';
 import { destroySession, openSession } from '../postgres/session.ts';
 import { DataProtectionError, ValidationError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
+import { cancelled } from './errors.ts';
 import { fillHiddenSchema, type RestoreTargetOptions } from './fill.ts';
 import {
   createHiddenSchema,
@@ -16,6 +17,8 @@ import {
 } from './hidden-schema.ts';
 import { planRestore } from './plan.ts';
 import type { RestoreOutcome, RestoreTarget, RestoreToSchemaRequest } from './restore.ts';
+import { previewLive, restoreLive } from './restore-live.ts';
+import { rollbackLive } from './rollback.ts';
 import { RestoreLock } from './sessions.ts';
 import { sweepRestores } from './sweep.ts';
 
@@ -23,6 +26,9 @@ import { sweepRestores } from './sweep.ts';
 export function createRestoreTarget(options: RestoreTargetOptions): RestoreTarget {
   return {
     restoreToSchema: (request) => restoreToSchema(options, request),
+    previewLive: (request) => previewLive(options, request),
+    restoreLive: (request) => restoreLive(options, request),
+    rollbackLive: (request) => rollbackLive(options, request),
     sweep: (restoreIds) => sweepRestores(options, restoreIds),
   };
 }
@@ -35,14 +41,7 @@ async function restoreToSchema(
   checkRequest(request);
   const plan = planRestore(request.snapshot, request.maxConcurrency);
   const stop = new AbortController();
-  const cancel = (): void => {
-    const { reason } = signal;
-    stop.abort(
-      reason instanceof DataProtectionError
-        ? reason
-        : new DataProtectionError('The restore was cancelled', 'RESTORE_CANCELLED', { cause: reason }),
-    );
-  };
+  const cancel = (): void => stop.abort(cancelled(signal.reason));
   signal.addEventListener('abort', cancel, { once: true });
   if (signal.aborted) cancel();
   let lock: RestoreLock | undefined;

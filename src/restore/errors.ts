@@ -21,6 +21,12 @@ export function restoreError(error: unknown, doing: string): DataProtectionError
   });
 }
 
+/** Why a restore stopped: the reason where it says so itself. */
+export const cancelled = (reason: unknown): DataProtectionError =>
+  reason instanceof DataProtectionError
+    ? reason
+    : new DataProtectionError('The restore was cancelled', 'RESTORE_CANCELLED', { cause: reason });
+
 function codeOf(state: string): ErrorCode | undefined {
   // 22P04: the lines are not those of the recorded columns.
   if (state === '22P04' || state.startsWith('23')) return 'RESTORE_VALIDATION_FAILED';

@@ -1,6 +1,18 @@
-import type { BackupWarning, RestoreDataMetrics, RestorePhase, ValidationResults } from '../types/backup.ts';
+import type pg from 'pg';
+import type { LiveEntity } from '../source/source.ts';
+import type {
+  BackupWarning,
+  ColumnMapping,
+  ConflictResolutionStrategy,
+  EntityChanges,
+  RestoreCascade,
+  RestoreDataMetrics,
+  RestorePhase,
+  RestorePreview,
+  ValidationResults,
+} from '../types/backup.ts';
 import type { SnapshotContents } from '../types/contents.ts';
-import type { UUID } from '../types/ids.ts';
+import type { Timestamp, UUID } from '../types/ids.ts';
 
 /** What a restore needs of an archive; the service makes it from the reader and the storage. */
 export interface RestorableSnapshot {
@@ -53,6 +65,60 @@ export interface RestoreOutcome {
   readonly warnings: readonly BackupWarning[];
 }
 
+/** The library's own tables that a restore into the live ones writes to, quoted and qualified; in the same database. */
+export interface RestoreRecords {
+  readonly tables: string;
+  readonly images: string;
+  readonly conflicts: string;
+}
+
+/** What happens in the transaction of the rows, last: what it rejects with undoes everything. */
+type Finish = (client: pg.ClientBase, outcome: LiveOutcome) => Promise<void>;
+
+export interface LiveRestoreRequest {
+  readonly restoreId: UUID;
+  readonly organizationId: UUID;
+  readonly snapshot: RestorableSnapshot;
+  readonly entities: readonly LiveEntity[];
+  /** The scope names records: finding none of them is an error. */
+  readonly namesRecords: boolean;
+  readonly strategy: ConflictResolutionStrategy;
+  readonly deleteNotInBackup: boolean;
+  readonly allowCascades: boolean;
+  readonly columnMapping: ColumnMapping;
+  /** Keeps what the rows were, so that it can be rolled back. */
+  readonly keepImages: boolean;
+  readonly records: RestoreRecords;
+  readonly now: Timestamp;
+  readonly signal: AbortSignal;
+  readonly onRead: (entityType: string | null, rows: number, bytes: number) => void;
+  readonly finish: Finish;
+}
+
+export interface LiveOutcome {
+  readonly entities: readonly EntityChanges[];
+  readonly cascades: readonly RestoreCascade[];
+  /** Conflicts that were stored. */
+  readonly conflicts: number;
+  readonly warnings: readonly BackupWarning[];
+}
+
+export type LivePreview = Omit<RestorePreview, 'segments' | 'bytes'>;
+
+export interface RollbackRequest {
+  readonly restoreId: UUID;
+  readonly organizationId: UUID;
+  /** The entities as they are defined now, for their triggers. */
+  readonly entities: readonly LiveEntity[];
+  readonly records: RestoreRecords;
+  readonly now: Timestamp;
+  readonly signal: AbortSignal;
+  readonly finish: Finish;
+}
+
+/** SQL name of the table in which the archived rows of the n-th entity of a snapshot stand while they are compared. */
+export const stageName = (index: number): string => `pg_temp."care_stage_${index}"`;
+
 /** Puts snapshots back into PostgreSQL. */
 export interface RestoreTarget {
   /**
@@ -62,6 +128,24 @@ export interface RestoreTarget {
    * Errors: `RESTORE_*`, `ARCHIVE_*`, `STORAGE_*`, `KEY_UNAVAILABLE`, `DATABASE_*`.
    */
   restoreToSchema(request: RestoreToSchemaRequest): Promise<RestoreOutcome>;
+
+  /** What a restore into the live tables would do at this moment. Changes nothing. Errors as `restoreLive`. */
+  previewLive(request: Omit<LiveRestoreRequest, 'finish'>): Promise<LivePreview>;
+
+  /**
+   * Restores rows into tables that are in use, all or nothing. Rows are read, checked, staged and compared before anything
+   * is locked; one short transaction writes those that differ, reads them back and calls `finish`. Only rows that are in
+   * scope both in the archive and as they stand are changed. Every restored row equals the archived one, column by
+   * column. A connection that is lost at the commit does not say whether it took place: `finish` leaves the trace.
+   * Errors: `RESTORE_*`, `ENTITY_UNKNOWN`, `NOT_FOUND`, `ARCHIVE_*`, `STORAGE_*`, `KEY_UNAVAILABLE`, `DATABASE_*`.
+   */
+  restoreLive(request: LiveRestoreRequest): Promise<LiveOutcome>;
+
+  /**
+   * Puts back what a restore changed, all or nothing: rows that nobody has written since are exactly as they were. The
+   * others stay, and are conflicts. Errors: `RESTORE_*`, `DATABASE_*`.
+   */
+  rollbackLive(request: RollbackRequest): Promise<LiveOutcome>;
 
   /**
    * Removes what dead restores left hidden and says how each ended: DONE when its schema had been renamed already,

@@ -11,9 +11,12 @@ import type {
   CreateRestoreOperationInput,
   CreateSnapshotInput,
   ListConfigurationsInput,
+  ListInput,
   ListSnapshotsInput,
   Page,
+  RestoreConflict,
   RestoreOperation,
+  RestorePreview,
   StorageDestination,
   StorageJob,
   UpdateBackupConfigInput,
@@ -46,7 +49,16 @@ import { boundActor } from './bound-actor.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
 import { keyFailure } from './failure.ts';
-import { startRestore, stopRestore } from './restore-start.ts';
+import {
+  approveRestore,
+  decideRestore,
+  planRestore,
+  requireRollback,
+  requireWholeRestore,
+  rollbackRestore,
+  startRestore,
+  stopRestore,
+} from './restore-start.ts';
 import { lastSize, nextBackupAt } from './schedules.ts';
 import { type RunOptions, startSnapshot, stopSnapshot } from './snapshot-start.ts';
 import { storageAnalytics } from './storage-analytics.ts';
@@ -358,9 +370,11 @@ export class BackupService {
   }
 
   /**
-   * Restores a snapshot as a whole into a schema that does not exist yet (destination STAGING or TEST with
-   * `schemaName`). All or nothing. Resolves with the QUEUED operation, or with `wait` when it has ended well. Permission
-   * `backup:restore`. Errors: `NOT_FOUND`, `INVALID_STATE`, `NOT_SUPPORTED`; with `wait` also what ended it.
+   * Restores a snapshot, all or nothing: into the live tables (PRODUCTION, the default), whole or the part that `scope`
+   * names, by `conflictResolutionStrategy` where rows stand that differ; or as a whole into a schema that does not exist
+   * yet (STAGING or TEST with `schemaName`). One that requires approval (PRODUCTION does unless `requiresApproval` is
+   * false) resolves as PENDING_APPROVAL; others as QUEUED, or with `wait` when they have ended well. Permission
+   * `backup:restore`. Errors: `NOT_FOUND`, `INVALID_STATE`, `NOT_SUPPORTED`, `ENTITY_*`; with `wait` also what ended it.
    */
   async createRestoreOperation(
     input: CreateRestoreOperationInput,
@@ -369,6 +383,64 @@ export class BackupService {
     requirePermission(this.#actor, 'backup:restore');
     const parsed = parseInput(CreateRestoreOperationSchema, 'The restore operation', input);
     return startRestore(this.#asking, await this.#snapshot(parsed.snapshotId), parsed, options);
+  }
+
+  /**
+   * What a restore into the live tables would do at this moment, by entity, with the rows that deletes would take along.
+   * Reads the snapshot and compares it; changes nothing. Permission `backup:restore`. Errors as `createRestoreOperation`.
+   */
+  async planRestore(
+    input: CreateRestoreOperationInput,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<RestorePreview> {
+    requirePermission(this.#actor, 'backup:restore');
+    const parsed = parseInput(CreateRestoreOperationSchema, 'The restore', input);
+    const signal = options.signal ?? new AbortController().signal;
+    return planRestore(this.#asking, await this.#snapshot(parsed.snapshotId), parsed, signal);
+  }
+
+  /**
+   * Approves a restore that waits for it, and runs it in the background of this process; with `wait` it resolves when it
+   * has ended well. Permission `backup:approve`, and another person than who requested it. Errors: `NOT_FOUND`,
+   * `FORBIDDEN`, `INVALID_STATE`; with `wait` also what ended it.
+   */
+  async approveRestoreOperation(
+    id: UUID,
+    options: RunOptions & { readonly notes?: string } = {},
+  ): Promise<RestoreOperation> {
+    requirePermission(this.#actor, 'backup:approve');
+    const restore = await this.#restore(id);
+    const snapshot = await this.#snapshot(restore.snapshotId);
+    return approveRestore(this.#asking, restore, snapshot, options.notes ?? null, options);
+  }
+
+  /** Rejects a restore that waits for approval, for good. Permission and errors as `approveRestoreOperation`. */
+  async rejectRestoreOperation(id: UUID, notes?: string): Promise<RestoreOperation> {
+    requirePermission(this.#actor, 'backup:approve');
+    return decideRestore(this.#asking, await this.#restore(id), 'REJECTED', notes ?? null);
+  }
+
+  /**
+   * Puts back what a restore into the live tables changed, all or nothing. Rows that somebody has written since stay as
+   * they are and become conflicts (`listRestoreConflicts`). Permission `backup:restore`. Errors: `NOT_FOUND`,
+   * `INVALID_STATE`, `FORBIDDEN`, `RESTORE_*`, `DATABASE_*`.
+   */
+  async rollbackRestore(
+    id: UUID,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<RestoreOperation> {
+    requirePermission(this.#actor, 'backup:restore');
+    const restore = await this.#restore(id);
+    requireRollback(this.#asking, restore);
+    return rollbackRestore(this.#asking, restore, options.signal ?? new AbortController().signal);
+  }
+
+  /** The rows that a restore, or its rollback, left to people; newest first. Permission `backup:restore`: they hold the rows. */
+  async listRestoreConflicts(id: UUID, input: ListInput = {}): Promise<Page<RestoreConflict>> {
+    requirePermission(this.#actor, 'backup:restore');
+    const restore = await this.#restore(id);
+    requireWholeRestore(this.#actor, restore);
+    return this.#repository.listRestoreConflicts(restore.id, input);
   }
 
   /** With live progress while it runs. Permission `backup:read`. Errors: `NOT_FOUND`. */

@@ -3,8 +3,8 @@ import type { KeyProvider } from '../keys/keys.ts';
 import type { SessionLocks } from '../repository/advisory-lock.ts';
 import type { AuditLog } from '../repository/audit-log.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
-import type { Database } from '../repository/database.ts';
-import type { RestoreTarget } from '../restore/restore.ts';
+import type { Database, Transaction } from '../repository/database.ts';
+import type { LiveRestoreRequest, RestoreTarget } from '../restore/restore.ts';
 import type { SnapshotSource } from '../source/source.ts';
 import type { ObjectStorage } from '../storage/storage.ts';
 import type { Actor } from '../types/actor.ts';
@@ -33,6 +33,10 @@ export interface ServiceContext {
   ) => BackupRepository;
   readonly source: SnapshotSource;
   readonly restoreTarget: RestoreTarget;
+  /** Whether the entities are in the database of the library's own tables. */
+  readonly dataIsOwn: boolean;
+  /** The library's own tables in a transaction that the restore target has begun. */
+  readonly within: (client: Parameters<LiveRestoreRequest['finish']>[0]) => Transaction;
   /** undefined: nothing can be encrypted. */
   readonly keys: KeyProvider | undefined;
   /** Throws `NOT_SUPPORTED` for a type that this version does not know. */

@@ -56,28 +56,38 @@ export async function requireSupportedConfiguration(
   }
 }
 
-/** What a restore comes to in this version: FULL, into a schema of its own. Throws `NOT_SUPPORTED`, `INVALID_STATE`. */
+/** Where a restore puts the rows. */
+export type RestorePlace = { readonly kind: 'LIVE' } | { readonly kind: 'SCHEMA'; readonly name: string };
+
+/**
+ * What a restore comes to in this version: FULL or SELECTIVE into the live tables, FULL into a schema of its own. Throws
+ * `NOT_SUPPORTED`, `INVALID_STATE`.
+ */
 export function requireSupportedRestore(
   snapshot: BackupSnapshot,
   input: CreateRestoreOperationInput,
-): { restoreType: RestoreType; destination: RestoreDestination; targetSchema: string } {
-  const restoreType = input.restoreType ?? 'FULL';
-  if (restoreType !== 'FULL') throw unsupported(`${restoreType} restores`, 'FULL');
-  if (Object.keys(input.scope ?? {}).length > 0)
-    throw unsupported('A restore’s `scope`', 'the whole snapshot; leave the field out');
-  if (input.requiresApproval === true)
-    throw unsupported('Approval of restores', 'restores without; leave the field out');
-  if (input.rollbackEnabled === true)
-    throw unsupported('Rollback of restores', 'restores into a schema of their own, which can be dropped');
+): { restoreType: RestoreType; destination: RestoreDestination; place: RestorePlace } {
+  const narrowed = Object.keys(input.scope ?? {}).length > 0;
+  const restoreType = input.restoreType ?? (narrowed ? 'SELECTIVE' : 'FULL');
   const destination = input.restoreDestination ?? { type: 'PRODUCTION' as const };
-  if (
-    destination.schemaName === undefined ||
-    (destination.type !== 'STAGING' && destination.type !== 'TEST')
-  ) {
+  for (const field of [
+    'includeAttachments',
+    'includeDocuments',
+    'restoreAttachments',
+    'restoreDocuments',
+  ] as const) {
+    if (input.scope?.[field] === true)
+      throw unsupported(`\`scope.${field}\``, 'the rows of entities; leave the field out');
+  }
+  const place = placeOf(destination);
+  if (restoreType !== 'FULL' && (restoreType !== 'SELECTIVE' || place.kind !== 'LIVE')) {
     throw unsupported(
-      `Restoring to ${destination.type}${destination.type === 'PRODUCTION' ? ' (the live tables)' : ' without `schemaName`'}`,
-      "`restoreDestination: { type: 'STAGING', schemaName: '...' }`",
+      `${restoreType} restores to ${destination.type}`,
+      'FULL ones, and SELECTIVE ones to PRODUCTION',
     );
+  }
+  if (narrowed && place.kind !== 'LIVE') {
+    throw unsupported('A `scope` of restores into schemas', 'the whole snapshot; leave the field out');
   }
   if (snapshot.status !== 'COMPLETED' && snapshot.status !== 'COMPLETED_WITH_WARNINGS') {
     throw new DataProtectionError(
@@ -85,7 +95,19 @@ export function requireSupportedRestore(
       'INVALID_STATE',
     );
   }
-  return { restoreType, destination, targetSchema: destination.schemaName };
+  return { restoreType, destination, place };
+}
+
+/** The place of a destination that was accepted. */
+export function placeOf({ type, schemaName }: RestoreDestination): RestorePlace {
+  if (type === 'PRODUCTION') return { kind: 'LIVE' };
+  if (schemaName === undefined || type === 'TEMPORARY') {
+    throw unsupported(
+      `Restoring to ${type} without \`schemaName\``,
+      "`restoreDestination: { type: 'STAGING', schemaName: '...' }`",
+    );
+  }
+  return { kind: 'SCHEMA', name: schemaName };
 }
 
 const unsupported = (what: string, instead: string): DataProtectionError =>

@@ -20,11 +20,14 @@ import { holds } from './entity.ts';
 import { type ResolvedEntity, resolveEntities } from './entity-catalog.ts';
 import { type PartTotals, readRuns } from './extraction.ts';
 import { type Leader, lead, type StepHook } from './leader.ts';
+import { planLive } from './live-scope.ts';
 import { refuseFiltered, refuseHiddenSequences, refuseLargeObjects, warnOfOwnerless } from './readable.ts';
-import { checkConditions, type ExtractionRun, leavesOf, planRuns } from './runs.ts';
+import { checkConditions, checkLive, type ExtractionRun, leavesOf, planRuns } from './runs.ts';
 import { planScope, type ScopePlan } from './scope.ts';
 import type {
   ExtractionProgress,
+  LiveRequest,
+  LiveScope,
   RowSink,
   ScopedEntity,
   ScopeRequest,
@@ -61,6 +64,14 @@ export function createPostgresSource(options: PostgresSourceOptions): SnapshotSo
         await refuseFiltered(client, plan);
         await checkConditions(client, plan);
         return plan.tables.map(({ entity }) => scoped(entity));
+      });
+    },
+
+    async live(request: LiveRequest): Promise<LiveScope> {
+      return withSession(connection, async (client) => {
+        const live = planLive(resolveEntities(await readTables(client, entities)), request);
+        await checkLive(client, live);
+        return live;
       });
     },
 

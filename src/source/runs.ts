@@ -5,6 +5,7 @@ import { selectRows, selectText } from '../postgres/rows.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import type { DescribedRelation } from './describe.ts';
 import { ROW_ALIAS, type ScopePlan } from './scope.ts';
+import type { LiveScope } from './source.ts';
 import type { TableNode } from './tables.ts';
 
 /** One COPY statement: the rows of a leaf, or of a range of its pages. */
@@ -86,6 +87,14 @@ export async function checkConditions(client: pg.ClientBase, plan: ScopePlan): P
     await explain(client, `SELECT FROM ONLY ${qualified(leaf)} ${ROW_ALIAS} WHERE ${condition}`, {
       entity: entity.definition.type,
     });
+  }
+}
+
+/** Likewise for the rows that a restore is about, by the conditions on those that stand. */
+export async function checkLive(client: pg.ClientBase, { entities }: LiveScope): Promise<void> {
+  for (const { type, table, covered } of entities) {
+    if (covered === null) continue;
+    await explain(client, `SELECT FROM ${qualified(table)} ${ROW_ALIAS} WHERE ${covered}`, { entity: type });
   }
 }
 

@@ -41,34 +41,51 @@ export function planScope(entities: ReadonlyMap<string, ResolvedEntity>, request
   const included = selectEntities(entities, scope);
   refuseUnfilterable(included, scope, branchIds);
   for (const filter of scope.customFilters ?? []) checkFilter(filter, included);
-  const tables = included.map((entity): ScopedTable => {
-    const conditions = [
-      ownerCondition(entity, 'organization', [request.organizationId], ROW_ALIAS),
-      branchIds === null ? null : ownerCondition(entity, 'branch', branchIds, ROW_ALIAS),
-      scope.includeSoftDeleted === true || entity.deletedAt === null
-        ? null
-        : `${column(entity.deletedAt)} IS NULL`,
-      scope.clientIds === undefined || entity.client === null
-        ? null
-        : oneOf(comparison(entity, entity.client), scope.clientIds),
-      scope.caregiverIds === undefined || entity.caregiver === null
-        ? null
-        : oneOf(comparison(entity, entity.caregiver), scope.caregiverIds),
-      ...dateConditions(entity, scope),
-      ...(scope.customFilters ?? [])
-        .filter((f) => f.entityType === entity.definition.type)
-        .map((filter) => filterCondition(entity, filter)),
-    ].filter((condition): condition is string => condition !== null);
-    return {
+  const tables = included.map(
+    (entity): ScopedTable => ({
       entity,
-      condition: conditions.length === 0 ? null : conditions.join(' AND '),
+      condition: all([
+        ownerCondition(entity, 'organization', [request.organizationId], ROW_ALIAS),
+        branchIds === null ? null : ownerCondition(entity, 'branch', branchIds, ROW_ALIAS),
+        scope.includeSoftDeleted === true ? null : notDeleted(entity),
+        ...personConditions(entity, scope),
+        ...dateConditions(entity, scope),
+        ...filterConditions(entity, scope),
+      ]),
       owned: ownerCondition(entity, 'organization', 'ANY', ROW_ALIAS),
-    };
-  });
+    }),
+  );
   return { tables, read: withOwners(included), warnings: [] };
 }
 
-function selectEntities(entities: ReadonlyMap<string, ResolvedEntity>, scope: BackupScope): ResolvedEntity[] {
+/** The conditions that are not null, together; null: there are none. */
+export function all(conditions: readonly (string | null)[]): string | null {
+  const given = conditions.filter((condition) => condition !== null);
+  return given.length === 0 ? null : given.join(' AND ');
+}
+
+export const notDeleted = (entity: ResolvedEntity): string | null =>
+  entity.deletedAt === null ? null : `${column(entity.deletedAt)} IS NULL`;
+
+/** The clients and the caregivers that a scope names. */
+export const personConditions = (entity: ResolvedEntity, scope: BackupScope): (string | null)[] => [
+  scope.clientIds === undefined || entity.client === null
+    ? null
+    : oneOf(comparison(entity, entity.client), scope.clientIds),
+  scope.caregiverIds === undefined || entity.caregiver === null
+    ? null
+    : oneOf(comparison(entity, entity.caregiver), scope.caregiverIds),
+];
+
+export const filterConditions = (entity: ResolvedEntity, scope: BackupScope): string[] =>
+  (scope.customFilters ?? [])
+    .filter((filter) => filter.entityType === entity.definition.type)
+    .map((filter) => filterCondition(entity, filter));
+
+export function selectEntities(
+  entities: ReadonlyMap<string, ResolvedEntity>,
+  scope: BackupScope,
+): ResolvedEntity[] {
   const named = [...(scope.includeEntities ?? []), ...(scope.excludeEntities ?? [])].filter(
     (type) => type !== 'ALL',
   );
@@ -112,7 +129,7 @@ function leftOutBy({ definition }: ResolvedEntity, scope: BackupScope): string |
   return null;
 }
 
-function refuseUnfilterable(
+export function refuseUnfilterable(
   included: readonly ResolvedEntity[],
   scope: BackupScope,
   branchIds: readonly string[] | null,
@@ -160,12 +177,16 @@ const say = (what: string, types: string, field: string): string =>
     ? ''
     : `The scope is limited to ${what}, but ${types} cannot be: give ${field} in defineEntity or leave the entity out of the scope`;
 
+/** Further tables that may hold the rows of an entity through which others find their owner. */
+export type OwnersElsewhere = (entity: ResolvedEntity) => string | undefined;
+
 /** The condition that a row belongs to one of the owners, or to any at all; null where every row does. */
-function ownerCondition(
+export function ownerCondition(
   entity: ResolvedEntity,
   kind: 'organization' | 'branch',
   ids: readonly string[] | 'ANY',
   alias: string,
+  elsewhere: OwnersElsewhere = () => undefined,
 ): string | null {
   const owner: ResolvedOwner | null = entity[kind];
   if (owner === null || owner.kind === 'SHARED') return null;
@@ -176,13 +197,15 @@ function ownerCondition(
   }
   if (isShared(owner.entity, kind)) return null;
   const inner = `${alias}_owner`;
-  const condition = ownerCondition(owner.entity, kind, ids, inner);
+  const condition = ownerCondition(owner.entity, kind, ids, inner, elsewhere);
   const { key, table } = owner.entity;
-  if (table.leaves.length === 0) return 'false';
+  const more = elsewhere(owner.entity);
+  const holders = [...table.leaves.map(leafName), ...(more === undefined ? [] : [more])];
+  if (holders.length === 0) return 'false';
   const columns = key.map((name) => `${inner}.${quoteIdent(name)}`).join(', ');
-  const selects = table.leaves.map(
-    (leaf) =>
-      `SELECT ${columns} FROM ONLY ${leafName(leaf)} ${inner}${condition === null ? '' : ` WHERE ${condition}`}`,
+  const selects = holders.map(
+    (holder) =>
+      `SELECT ${columns} FROM ONLY ${holder} ${inner}${condition === null ? '' : ` WHERE ${condition}`}`,
   );
   const matches = key.map((name, i) => {
     const { expression, operator } = comparison(owner.entity, name, inner);
@@ -199,7 +222,7 @@ function idComparison(entity: ResolvedEntity, name: string, alias: string): Comp
 }
 
 /** Whether rows belong to all, be it through others. */
-function isShared(entity: ResolvedEntity, kind: 'organization' | 'branch'): boolean {
+export function isShared(entity: ResolvedEntity, kind: 'organization' | 'branch'): boolean {
   const owner = entity[kind];
   if (owner === null || owner.kind === 'SHARED') return true;
   return owner.kind === 'THROUGH' && isShared(owner.entity, kind);
@@ -216,7 +239,7 @@ interface Comparison {
   readonly operator: (name: string) => string;
 }
 
-function comparison({ table }: ResolvedEntity, name: string, alias = ROW_ALIAS): Comparison {
+export function comparison({ table }: ResolvedEntity, name: string, alias = ROW_ALIAS): Comparison {
   const schema = table.columns.get(name)?.operators ?? null;
   return {
     expression: column(name, alias),
@@ -224,7 +247,7 @@ function comparison({ table }: ResolvedEntity, name: string, alias = ROW_ALIAS):
   };
 }
 
-function oneOf({ expression, operator }: Comparison, values: readonly string[]): string {
+export function oneOf({ expression, operator }: Comparison, values: readonly string[]): string {
   if (values.length === 0) return 'false';
   const literals = values.map(quoteLiteral);
   const equals = operator('=');
@@ -239,7 +262,7 @@ const INSTANT_AS: Readonly<Record<string, string>> = {
   'timestamp with time zone': '::timestamptz',
 };
 
-function dateConditions(entity: ResolvedEntity, scope: BackupScope): string[] {
+export function dateConditions(entity: ResolvedEntity, scope: BackupScope): string[] {
   const { dateRangeStart: start, dateRangeEnd: end } = scope;
   if (entity.date === null || (start === undefined && end === undefined)) return [];
   const { type, baseType } = entity.table.columns.get(entity.date) ?? { type: 'unknown', baseType: '' };
@@ -258,7 +281,7 @@ function dateConditions(entity: ResolvedEntity, scope: BackupScope): string[] {
   return [`(${date} IS NULL OR (${bounds.join(' AND ')}))`];
 }
 
-function checkFilter(filter: CustomFilter, included: readonly ResolvedEntity[]): void {
+export function checkFilter(filter: CustomFilter, included: readonly ResolvedEntity[]): void {
   const entity = included.find((candidate) => candidate.definition.type === filter.entityType);
   if (entity === undefined) {
     throw new DataProtectionError(
@@ -308,7 +331,10 @@ function withOwners(included: readonly ResolvedEntity[]): ResolvedEntity[] {
   return [...all.values()];
 }
 
-function intersect(a: readonly string[] | null, b: readonly string[] | null): readonly string[] | null {
+export function intersect(
+  a: readonly string[] | null,
+  b: readonly string[] | null,
+): readonly string[] | null {
   if (a === null || b === null) return a ?? b;
   return a.filter((id) => b.includes(id));
 }

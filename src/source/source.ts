@@ -1,4 +1,4 @@
-import type { BackupScope } from '../types/backup.ts';
+import type { BackupScope, BackupWarning, RestoreScope } from '../types/backup.ts';
 import type { SnapshotContents } from '../types/contents.ts';
 import type { UUID } from '../types/ids.ts';
 
@@ -21,6 +21,55 @@ export interface SnapshotSource {
    * Errors: `ENTITY_*`, `SOURCE_*`, `DATABASE_*`, the reason of the signal.
    */
   open(request: SnapshotRequest): Promise<SourceSnapshot>;
+
+  /**
+   * Which rows a restore into the live tables is about, and where they stand. Errors: `ENTITY_*`, `VALIDATION_FAILED`,
+   * `DATABASE_*`.
+   */
+  live(request: LiveRequest): Promise<LiveScope>;
+}
+
+export interface LiveRequest {
+  readonly organizationId: UUID;
+  /** The branches whose rows may be restored; null: all. */
+  readonly branchIds: readonly UUID[] | null;
+  readonly scope: RestoreScope;
+  /** What the snapshot holds, and of which rows. */
+  readonly snapshot: {
+    readonly types: readonly string[];
+    readonly scope: BackupScope;
+    readonly branchIds: readonly UUID[] | null;
+  };
+  /** SQL name of the table in which the archived rows of an entity that is restored will stand. */
+  readonly staged: (type: string) => string;
+}
+
+export interface LiveScope {
+  readonly entities: readonly LiveEntity[];
+  readonly warnings: readonly BackupWarning[];
+}
+
+/** An entity's table, and the conditions that choose its rows: SQL over the alias `t`, values quoted; null: all of them. */
+export interface LiveEntity {
+  readonly type: string;
+  readonly table: { readonly schema: string; readonly name: string };
+  readonly key: readonly string[];
+  readonly updatedAt: string | null;
+  /** Triggers that would alter restored rows. */
+  readonly disableTriggers: readonly string[];
+  /** The archived rows that are asked for. */
+  readonly asked: string | null;
+  /** The rows that stand and may be changed. */
+  readonly own: string | null;
+  /** The rows that stand and that the snapshot would hold, had they stood then. */
+  readonly covered: string | null;
+  readonly narrow: readonly Narrowing[];
+}
+
+/** The column of every row that is asked for holds one of the texts, as COPY writes them. */
+export interface Narrowing {
+  readonly column: string;
+  readonly texts: readonly string[];
 }
 
 export interface ScopeRequest {

@@ -592,7 +592,101 @@ export interface CreateRestoreOperationInput {
   readonly validationEnabled?: boolean;
   readonly requiresApproval?: boolean;
   readonly rollbackEnabled?: boolean;
+  /** Live tables: rows of the scope that the snapshot covered and does not hold are deleted. Only with BACKUP_WINS and MANUAL. */
+  readonly deleteNotInBackup?: boolean;
+  /** Live tables: deletes may take along or change the rows of other tables that their foreign keys reach. */
+  readonly allowCascades?: boolean;
+  readonly columnMapping?: ColumnMapping;
   readonly notes?: string;
+}
+
+/**
+ * What became of columns since the snapshot, by entity type and name in the snapshot: their name now, or null to leave
+ * their values out.
+ */
+export interface ColumnMapping {
+  readonly [entityType: string]: { readonly [column: string]: string | null };
+}
+
+/** What a restore into live tables does with the rows of an entity, in rows. */
+export interface EntityChanges {
+  readonly entityType: string;
+  /** Rows of the snapshot that the scope means. */
+  readonly archived: number;
+  readonly inserts: number;
+  readonly updates: number;
+  readonly deletes: number;
+  /** Differ, and stay by the strategy. */
+  readonly kept: number;
+  /** Are left to people; a merged row may be among the updates too. */
+  readonly conflicts: number;
+  /** Stand as the snapshot has them. */
+  readonly unchanged: number;
+}
+
+/** Rows that a delete takes along or changes in tables through their foreign keys. */
+export interface RestoreCascade {
+  /** Quoted and qualified. */
+  readonly table: string;
+  readonly constraint: string;
+  readonly action: 'DELETE' | 'SET NULL' | 'SET DEFAULT';
+  readonly rows: number;
+}
+
+export const RESTORE_CONFLICT_KINDS = [
+  'DIFFERENT',
+  'FIELDS',
+  'UNDATED',
+  'OUT_OF_SCOPE',
+  'NOT_IN_BACKUP',
+  'UNIQUE_TAKEN',
+  'MISSING_REFERENCE',
+  'REFERENCED',
+  'CHANGED_SINCE',
+] as const;
+
+/**
+ * Why a restore left a row as it stands. DIFFERENT: by MANUAL. FIELDS: both rows have values, by MERGE. UNDATED: one of
+ * them has no time to compare, by NEWEST_WINS or OLDEST_WINS. OUT_OF_SCOPE: it belongs to others now. NOT_IN_BACKUP: would be
+ * deleted, by MANUAL. UNIQUE_TAKEN: another row holds its unique values. MISSING_REFERENCE: what it refers to is no more.
+ * REFERENCED: others refer to it, so that it was not deleted. CHANGED_SINCE: written since the restore that is rolled back.
+ */
+export type RestoreConflictKind = (typeof RESTORE_CONFLICT_KINDS)[number];
+
+/** A row that a restore or its rollback left to people. */
+export interface RestoreConflict {
+  readonly id: UUID;
+  readonly organizationId: UUID;
+  readonly restoreId: UUID;
+  readonly entityType: string;
+  /** The text of the key, or a JSON array of texts for a composite one. */
+  readonly recordId: string;
+  readonly kind: RestoreConflictKind;
+  /** The columns that differ. */
+  readonly fields: readonly string[];
+  /** The constraint that stands in the way. */
+  readonly detail: string | null;
+  /** Both rows as PostgreSQL writes their values; null: there is none, or it belongs to others. */
+  readonly backup: { readonly [column: string]: string | null } | null;
+  readonly existing: { readonly [column: string]: string | null } | null;
+  readonly status: 'PENDING' | 'RESOLVED';
+  readonly resolution: 'BACKUP' | 'EXISTING' | 'FIELDS' | null;
+  readonly resolvedBy: UUID | null;
+  readonly resolvedAt: Timestamp | null;
+  readonly notes: string | null;
+  readonly detectedAt: Timestamp;
+}
+
+/** What a restore into live tables would do at this moment. */
+export interface RestorePreview {
+  /** Segments that it reads, and their bytes before compression. */
+  readonly segments: number;
+  readonly bytes: number;
+  readonly entities: readonly EntityChanges[];
+  /** Refused unless `allowCascades` is set. */
+  readonly cascades: readonly RestoreCascade[];
+  readonly disabledTriggers: readonly { readonly entityType: string; readonly trigger: string }[];
+  readonly warnings: readonly BackupWarning[];
 }
 
 export interface RestoreProgress {
@@ -663,6 +757,13 @@ export interface RestoreOperation {
   readonly approvalNotes: string | null;
   readonly rollbackEnabled: boolean;
   readonly rollbackSnapshotId: UUID | null;
+  readonly deleteNotInBackup: boolean;
+  readonly allowCascades: boolean;
+  readonly columnMapping: ColumnMapping;
+  /** What it did in live tables; empty for other destinations, and until it is done. */
+  readonly changes: readonly EntityChanges[];
+  readonly rolledBackAt: Timestamp | null;
+  readonly rolledBackBy: UUID | null;
   readonly notes: string | null;
   readonly customFields: { readonly [key: string]: Json };
   readonly createdAt: Timestamp;

@@ -38,6 +38,11 @@ export interface EntityInput {
   readonly deletedAt?: string;
   /** The business date that date ranges apply to. */
   readonly date?: string;
+  /**
+   * Restores into the live table: triggers that would alter restored rows (one that sets `updated_at`, say). They stand
+   * aside for the transaction of the restore, which locks the table for other writers meanwhile.
+   */
+  readonly restore?: { readonly disableTriggers?: readonly string[] };
   /** An audit trail: left out where a scope says `includeAuditLogs: false`. */
   readonly auditLog?: boolean;
   readonly classification?: Classification & {

@@ -277,6 +277,27 @@ export const ERROR_CODES = {
     remedy: 'See the validation results of the operation.',
     retryable: false,
   },
+  RESTORE_PRIVILEGE_MISSING: {
+    happened: 'The database role lacks a privilege that the restore needs; nothing was changed.',
+    remedy: 'Grant what the message names: see docs/restore.md.',
+    retryable: false,
+  },
+  RESTORE_LOCK_TIMEOUT: {
+    happened:
+      'Rows or tables of the restore were locked by others and did not become free; nothing was changed.',
+    remedy: 'Repeat the restore; look for transactions that stay open.',
+    retryable: true,
+  },
+  RESTORE_CASCADES: {
+    happened: 'Deletes of the restore would reach rows of other tables; nothing was changed.',
+    remedy: 'Set `allowCascades`, or restore without `deleteNotInBackup`.',
+    retryable: false,
+  },
+  RESTORE_TOO_MANY_CONFLICTS: {
+    happened: 'More rows are in conflict than people can decide on; nothing was changed.',
+    remedy: 'Choose another strategy, or restore less at a time.',
+    retryable: false,
+  },
   RESTORE_INTERRUPTED: {
     happened:
       'The process that ran the restore ended before the restore did; what it had loaded was removed.',

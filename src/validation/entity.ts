@@ -34,6 +34,7 @@ export const EntityInputSchema = withRule(
     updatedAt: optional(sqlName),
     deletedAt: optional(sqlName),
     date: optional(sqlName),
+    restore: optional(z.strictObject({ disableTriggers: optional(z.array(sqlName).max(100)) })),
     auditLog: optional(z.boolean()),
     classification: optional(
       z.strictObject({ ...kinds, columns: optional(z.record(sqlName, classification)) }),

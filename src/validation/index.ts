@@ -24,6 +24,7 @@ export {
 } from './records.ts';
 export { CreateRestoreOperationSchema, RestoreDestinationSchema } from './restore.ts';
 export {
+  RestoreConflictSchema,
   RestoreDataMetricsSchema,
   RestoreOperationSchema,
   RestoreProgressSchema,

@@ -1,9 +1,13 @@
 import * as z from 'zod';
 import {
   CONFLICT_RESOLUTION_STRATEGIES,
+  type ColumnMapping,
+  type EntityChanges,
+  RESTORE_CONFLICT_KINDS,
   RESTORE_PHASES,
   RESTORE_STATUSES,
   RESTORE_TYPES,
+  type RestoreConflict,
   type RestoreDataMetrics,
   type RestoreOperation,
   type RestoreProgress,
@@ -59,6 +63,43 @@ export const ValidationResultsSchema = z.strictObject({
   checks: z.array(ValidationCheckSchema),
 }) satisfies z.ZodType<ValidationResults>;
 
+export const ColumnMappingSchema = z.record(
+  z.string(),
+  z.record(z.string(), z.string().nullable()),
+) satisfies z.ZodType<ColumnMapping>;
+
+export const EntityChangesSchema = z.strictObject({
+  entityType: z.string(),
+  archived: count,
+  inserts: count,
+  updates: count,
+  deletes: count,
+  kept: count,
+  conflicts: count,
+  unchanged: count,
+}) satisfies z.ZodType<EntityChanges>;
+
+const rowImage = z.record(z.string(), nullableText).nullable();
+
+export const RestoreConflictSchema = z.strictObject({
+  id: uuid,
+  organizationId: uuid,
+  restoreId: uuid,
+  entityType: z.string(),
+  recordId: z.string(),
+  kind: z.enum(RESTORE_CONFLICT_KINDS),
+  fields: z.array(z.string()),
+  detail: nullableText,
+  backup: rowImage,
+  existing: rowImage,
+  status: z.enum(['PENDING', 'RESOLVED']),
+  resolution: z.enum(['BACKUP', 'EXISTING', 'FIELDS']).nullable(),
+  resolvedBy: nullableUuid,
+  resolvedAt: nullableTimestamp,
+  notes: nullableText,
+  detectedAt: timestamp,
+}) satisfies z.ZodType<RestoreConflict>;
+
 export const RestoreOperationSchema = z.strictObject({
   id: uuid,
   organizationId: uuid,
@@ -88,6 +129,12 @@ export const RestoreOperationSchema = z.strictObject({
   approvalNotes: nullableText,
   rollbackEnabled: z.boolean(),
   rollbackSnapshotId: nullableUuid,
+  deleteNotInBackup: z.boolean(),
+  allowCascades: z.boolean(),
+  columnMapping: ColumnMappingSchema,
+  changes: z.array(EntityChangesSchema),
+  rolledBackAt: nullableTimestamp,
+  rolledBackBy: nullableUuid,
   notes: nullableText,
   customFields: JsonObjectSchema,
   createdAt: timestamp,

@@ -1,11 +1,13 @@
 import * as z from 'zod';
 import {
   CONFLICT_RESOLUTION_STRATEGIES,
+  type ColumnMapping,
   type CreateRestoreOperationInput,
   RESTORE_DESTINATION_TYPES,
   RESTORE_TYPES,
   type RestoreDestination,
 } from '../types/backup.ts';
+import { normalizeEntityType } from '../utils/entity-type.ts';
 import { must, optional, reference, sqlName, text, uuid } from './fields.ts';
 import { fieldOf, has, type Report, textOf, withRule } from './rules.ts';
 import { RestoreScopeSchema } from './scope.ts';
@@ -32,6 +34,15 @@ export const RestoreDestinationSchema = withRule(
   destinationRule,
 ) satisfies z.ZodType<RestoreDestination>;
 
+const columnMapping = z
+  .record(z.string(), z.record(z.string(), z.string().nullable()))
+  .transform(
+    (mapping): ColumnMapping =>
+      Object.fromEntries(
+        Object.entries(mapping).map(([type, columns]) => [normalizeEntityType(type), columns]),
+      ),
+  );
+
 export const CreateRestoreOperationSchema = withRule(
   z.strictObject({
     snapshotId: uuid,
@@ -42,9 +53,15 @@ export const CreateRestoreOperationSchema = withRule(
     validationEnabled: optional(z.boolean()),
     requiresApproval: optional(z.boolean()),
     rollbackEnabled: optional(z.boolean()),
+    deleteNotInBackup: optional(z.boolean()),
+    allowCascades: optional(z.boolean()),
+    columnMapping: optional(columnMapping),
     notes: optional(text(0, 5000)),
   }),
-  pointInTimeRule,
+  (input, report) => {
+    pointInTimeRule(input, report);
+    liveRule(input, report);
+  },
 ) satisfies z.ZodType<CreateRestoreOperationInput>;
 
 function destinationRule(destination: unknown, report: Report): void {
@@ -58,6 +75,36 @@ function destinationRule(destination: unknown, report: Report): void {
   for (const place of needsOne ? given.slice(1) : given) {
     const message = needsOne ? 'Is a second place.' : `Does not belong to ${type}.`;
     report([place], message, needsOne ? `Give exactly one of ${PLACES.join(', ')}.` : 'Remove it.');
+  }
+}
+
+/** What is said of live tables must be meant for them. */
+function liveRule(input: unknown, report: Report): void {
+  const destination = textOf(fieldOf(input, 'restoreDestination'), 'type') ?? 'PRODUCTION';
+  const strategy = textOf(input, 'conflictResolutionStrategy') ?? 'BACKUP_WINS';
+  const deletes = fieldOf(input, 'deleteNotInBackup') === true;
+  if (destination !== 'PRODUCTION') {
+    for (const field of ['deleteNotInBackup', 'allowCascades', 'columnMapping', 'rollbackEnabled']) {
+      const value = fieldOf(input, field);
+      if (value === undefined || value === false) continue;
+      report([field], `Is for the live tables, and the destination is ${destination}.`, 'Remove it.');
+    }
+  }
+  if (deletes && strategy !== 'BACKUP_WINS' && strategy !== 'MANUAL') {
+    report(['deleteNotInBackup'], `Contradicts ${strategy}.`, 'Use BACKUP_WINS or MANUAL, or remove it.');
+  }
+  if (fieldOf(input, 'allowCascades') === true && !deletes) {
+    report(['allowCascades'], 'Deletes nothing by itself.', 'Set `deleteNotInBackup` too, or remove it.');
+  }
+  if (textOf(input, 'restoreType') === 'FULL' && has(input, 'scope')) {
+    const narrowing = Object.keys(fieldOf(input, 'scope') ?? {});
+    if (narrowing.length > 0) {
+      report(
+        ['restoreType'],
+        'Is FULL, and `scope` takes a part.',
+        'Set `restoreType` to SELECTIVE, or remove `scope`.',
+      );
+    }
   }
 }
 

@@ -43,7 +43,12 @@ interface Estate {
   readonly claimedId: UUID;
   readonly enqueuedId: UUID;
   readonly jobs: { readonly queued: UUID; readonly working: UUID };
-  readonly restores: { readonly pending: UUID; readonly queued: UUID; readonly working: UUID };
+  readonly restores: {
+    readonly pending: UUID;
+    readonly queued: UUID;
+    readonly working: UUID;
+    readonly done: UUID;
+  };
 }
 
 async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
@@ -53,14 +58,21 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
   await own.claimAttempt(first.attemptId, aFailure());
   const configurationId = first.configuration.id;
   const completed = await aCompletedSnapshot(own, configurationId, { branchIds });
-  const restore = async (status: 'PENDING_APPROVAL' | 'QUEUED') =>
-    present(await own.insertRestore(aRestore(completed.id, { status }))).id;
+  const restore = async (status: 'PENDING_APPROVAL' | 'QUEUED', rollbackEnabled = false) =>
+    present(await own.insertRestore(aRestore(completed.id, { status, rollbackEnabled }))).id;
   const restores = {
     pending: await restore('PENDING_APPROVAL'),
     queued: await restore('QUEUED'),
     working: await restore('QUEUED'),
+    done: await restore('QUEUED', true),
   };
-  await own.startRestore(restores.working, START);
+  for (const id of [restores.working, restores.done]) await own.startRestore(id, START);
+  await own.finishRestore(restores.done, { status: 'COMPLETED', completedAt: LATER });
+  await db.query(
+    `INSERT INTO ${db.table('restore_conflicts')} (organization_id, restore_id, entity_type, record_id, kind, fields, columns, backup, status, detected_at)
+     VALUES ($1, $2, 'VISIT', '1', 'DIFFERENT', '{note}', '{id,note}', '{1,NULL}', 'PENDING', $3)`,
+    [organizationId, restores.done, LATER],
+  );
   const queuedId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
   const snapshotId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
   const attemptId = randomUUID();
@@ -196,6 +208,13 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
   startRestore: (r, e) => r.startRestore(e.restores.queued, LATER),
   updateRestoreProgress: (r, e) =>
     r.updateRestoreProgress(e.restores.working, { progress: aRestoreProgress(99) }),
+  rollBackRestore: (r, e) =>
+    r.rollBackRestore(e.restores.done, {
+      rolledBackBy: randomUUID(),
+      rolledBackAt: LATER,
+      statusReason: null,
+    }),
+  listRestoreConflicts: (r, e) => r.listRestoreConflicts(e.restores.done),
   finishRestore: (r, e) => r.finishRestore(e.restores.working, { status: 'COMPLETED', completedAt: LATER }),
 };
 const METHODS = Object.entries(CALLS);

@@ -150,9 +150,9 @@ describe.each(YEARS)('%s %d', (zone, year) => {
   });
 });
 
-it('compared at least ten zones, where both know the same clocks', () => {
+it('compared most zones, where both know the same clocks', () => {
   expect(disagreeing.length, `different tzdata: ${disagreeing.join(', ')}`).toBeLessThanOrEqual(
-    YEARS.length - 10,
+    YEARS.length / 6,
   );
 });
 

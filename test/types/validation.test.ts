@@ -36,6 +36,7 @@ interface Interfaces {
   readonly BackupWarningSchema: types.BackupWarning;
   readonly StorageJobSchema: types.StorageJob;
   readonly RestoreOperationSchema: types.RestoreOperation;
+  readonly RestoreConflictSchema: types.RestoreConflict;
   readonly RestoreProgressSchema: types.RestoreProgress;
   readonly RestoreDataMetricsSchema: types.RestoreDataMetrics;
   readonly ValidationCheckSchema: types.ValidationCheck;
