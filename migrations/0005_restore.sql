@@ -14,27 +14,31 @@ ALTER TABLE restore_operations
 
 -- The tables of the host that a restore changed, with the columns that its images have.
 CREATE TABLE restore_image_tables (
-  restore_id uuid NOT NULL REFERENCES restore_operations (id),
+  organization_id uuid NOT NULL,
+  restore_id uuid NOT NULL,
   position integer NOT NULL,
   entity_type text NOT NULL,
   schema_name text NOT NULL,
   table_name text NOT NULL,
   columns text[] NOT NULL,
   key text[] NOT NULL,
-  PRIMARY KEY (restore_id, position),
-  UNIQUE (restore_id, schema_name, table_name)
+  PRIMARY KEY (organization_id, restore_id, position),
+  UNIQUE (restore_id, schema_name, table_name),
+  FOREIGN KEY (organization_id, restore_id) REFERENCES restore_operations (organization_id, id)
 );
 
 -- What each row was before, value by value as PostgreSQL writes them, and the version (xmin) that the restore left.
 -- before NULL: there was none. version NULL: there is none.
 CREATE TABLE restore_images (
+  organization_id uuid NOT NULL,
   restore_id uuid NOT NULL,
   position integer NOT NULL,
   key text[] NOT NULL,
   before text[],
   version bigint,
   PRIMARY KEY (restore_id, position, key),
-  FOREIGN KEY (restore_id, position) REFERENCES restore_image_tables (restore_id, position),
+  FOREIGN KEY (organization_id, restore_id, position)
+    REFERENCES restore_image_tables (organization_id, restore_id, position),
   CHECK (before IS NOT NULL OR version IS NOT NULL)
 );
 -- The restores that a record went through.
@@ -43,7 +47,7 @@ CREATE INDEX restore_images_of_key ON restore_images (key, restore_id);
 CREATE TABLE restore_conflicts (
   id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
   organization_id uuid NOT NULL,
-  restore_id uuid NOT NULL REFERENCES restore_operations (id),
+  restore_id uuid NOT NULL,
   ordinal bigint GENERATED ALWAYS AS IDENTITY,
   entity_type text NOT NULL,
   record_id text NOT NULL,
@@ -66,6 +70,7 @@ CREATE TABLE restore_conflicts (
   resolved_at timestamptz(3),
   notes text,
   detected_at timestamptz(3) NOT NULL,
+  FOREIGN KEY (organization_id, restore_id) REFERENCES restore_operations (organization_id, id),
   CHECK ((status = 'RESOLVED') = (resolution IS NOT NULL AND resolved_by IS NOT NULL AND resolved_at IS NOT NULL))
 );
 CREATE INDEX restore_conflicts_newest_first ON restore_conflicts (organization_id, restore_id, ordinal DESC);

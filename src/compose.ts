@@ -89,6 +89,8 @@ export interface DataProtectionOptions {
   readonly maxSnapshotAgeMs?: number;
   /** Between two looks whether archived objects that a restore waits for can be read; 5 minutes when left out. */
   readonly thawPollMs?: number;
+  /** How long a restore into live tables tries to lock rows that others hold, in milliseconds; 30 s when left out. */
+  readonly restoreLockWaitMs?: number;
   /** For tests and proofs that look at a run from outside. What a hook rejects with ends the run. */
   readonly hooks?: {
     /**
@@ -131,6 +133,7 @@ export interface DataProtection extends AsyncDisposable {
 }
 
 const DEFAULT_MAX_SNAPSHOT_AGE_MS = 6 * 60 * 60 * 1000;
+const DEFAULT_RESTORE_LOCK_WAIT_MS = 30_000;
 const DEFAULT_THAW_POLL_MS = 5 * 60 * 1000;
 /** Connections of the control pool: metadata only, so that a backup never starves the host's requests. */
 const CONTROL_CONNECTIONS = 4;
@@ -193,7 +196,12 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     audit: createAuditLog(),
     repository: (scope, within = db) => createBackupRepository(within, scope),
     source,
-    restoreTarget: createRestoreTarget({ connection: data, clock, logger }),
+    restoreTarget: createRestoreTarget({
+      connection: data,
+      lockWaitMs: options.restoreLockWaitMs ?? DEFAULT_RESTORE_LOCK_WAIT_MS,
+      clock,
+      logger,
+    }),
     dataIsOwn: options.source === undefined,
     within: (client) => transactionOver(client, { clock, ...schemaOption }),
     keys: options.keys,

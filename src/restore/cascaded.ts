@@ -4,11 +4,10 @@ import { selectRows } from '../postgres/rows.ts';
 import type { LiveEntity } from '../source/source.ts';
 import type { RestoreCascade } from '../types/backup.ts';
 import { DataProtectionError } from '../types/errors.ts';
-import { sameKey } from './classify.ts';
 import { execute } from './execute.ts';
 import { readLiveTables } from './live-tables.ts';
 import { CASCADED } from './obstacles.ts';
-import type { StagedEntity } from './stage.ts';
+import { type StagedEntity, sameKey } from './staged-entity.ts';
 
 /**
  * The tables that deletes cascade into, with the rows that they will take along or change as their changes, so that what
@@ -92,6 +91,7 @@ export async function bareTable(
     match: { staged: [], added: [], problems: [] },
     stage: temporary('_stage'),
     desired: temporary('_stage'),
+    spared: temporary('_spared'),
     changes: temporary(''),
     key: columns.flatMap((column) => live.columns.get(column) ?? []),
   };

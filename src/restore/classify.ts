@@ -3,14 +3,7 @@ import { quoteLiteral } from '../postgres/quote.ts';
 import { selectRows } from '../postgres/rows.ts';
 import type { ConflictResolutionStrategy } from '../types/backup.ts';
 import { execute } from './execute.ts';
-import type { LiveColumn } from './live-tables.ts';
-import type { StagedEntity } from './stage.ts';
-
-/**
- * What is to become of a row. INSERT, UPDATE and DELETE are done. KEEP: the row that stands stays, by the strategy.
- * CONFLICT: it stays, and somebody has to look.
- */
-export type ChangeKind = 'INSERT' | 'UPDATE' | 'DELETE' | 'KEEP' | 'CONFLICT';
+import { columnsOf, differs, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 export interface Classification {
   readonly strategy: ConflictResolutionStrategy;
@@ -18,20 +11,9 @@ export interface Classification {
   readonly deletes: boolean;
 }
 
-/** A list of SQL expressions of one alias. */
-export const columnsOf = (columns: readonly LiveColumn[], alias: string): string =>
-  columns.map(({ sql }) => `${alias}.${sql}`).join(', ');
-
-/** Equality of keys, by the operators of the index that makes them unique. */
-export const sameKey = ({ key, keyOperators }: StagedEntity, a: string, b: string): string =>
-  key.map(({ sql }, i) => `${a}.${sql} ${keyOperators[i]} ${b}.${sql}`).join(' AND ');
-
-/** Image for image: also where a type has no equality, and where it takes two spellings of a value for one. */
-export const differs = (columns: readonly LiveColumn[], a: string, b: string): string =>
-  `ROW(${columnsOf(columns, a)})::record OPERATOR(pg_catalog.*<>) ROW(${columnsOf(columns, b)})::record`;
-
 /**
- * The table of what is to be done, empty. Table, row and xmin are the version of the row that stands which was looked at.
+ * The table of what is to be done, empty. INSERT, UPDATE and DELETE are done; with KEEP the row that stands stays, by the
+ * strategy; with CONFLICT it stays, and somebody has to look. Table, row and xmin are the version of the row that stands which was looked at.
  * With MERGE the rows that are to be written are neither those of the archive nor those that stand.
  */
 export async function createChanges(
@@ -53,8 +35,6 @@ export async function createChanges(
     );
   }
 }
-
-export const unqualified = (name: string): string => name.slice('pg_temp.'.length);
 
 /** Compares the archived rows with those that stand, and enters what is to be done with each that differs. */
 export async function classify(client: pg.Client, one: StagedEntity, how: Classification): Promise<void> {
@@ -87,7 +67,8 @@ export async function classify(client: pg.Client, one: StagedEntity, how: Classi
         `INSERT INTO ${changes} SELECT ${columnsOf(key, 't')}, ${manual ? "'CONFLICT', 'NOT_IN_BACKUP'" : "'DELETE', NULL"}, ` +
         `NULL, NULL, t.tableoid, t.ctid, t.xmin FROM ${table.name} t ` +
         `WHERE ${entity.covered === null ? 'true' : `(${entity.covered})`} ` +
-        `AND NOT EXISTS (SELECT FROM ${stage} s WHERE ${sameKey(one, 's', 't')})`,
+        `AND NOT EXISTS (SELECT FROM ${stage} s WHERE ${sameKey(one, 's', 't')}) ` +
+        `AND NOT EXISTS (SELECT FROM ${one.spared} p WHERE ${sameKey(one, 'p', 't')})`,
     });
   }
   if (how.strategy === 'MERGE') await merge(client, one);

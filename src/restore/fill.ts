@@ -22,6 +22,8 @@ import { countRows, readBack } from './validate.ts';
 export interface RestoreTargetOptions {
   /** A session connection: not through a transaction-pooling proxy. */
   readonly connection: pg.ClientConfig;
+  /** How long a restore into live tables tries to lock what others hold, in milliseconds. */
+  readonly lockWaitMs: number;
   readonly clock: Clock;
   readonly logger: Logger;
 }

@@ -2,15 +2,14 @@ import type pg from 'pg';
 import { quoteLiteral } from '../postgres/quote.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
-import { sameKey } from './classify.ts';
 import { restoreError } from './errors.ts';
 import { execute } from './execute.ts';
 import type { LiveColumn } from './live-tables.ts';
 import type { RestoreRecords } from './restore.ts';
-import type { StagedEntity } from './stage.ts';
+import { type StagedEntity, sameKey } from './staged-entity.ts';
 
 /** A value as the server writes it; NULL stays NULL. Unlike a cast to text it is never shortened. */
-export const written = (column: LiveColumn, alias: string): string =>
+const written = (column: LiveColumn, alias: string): string =>
   `CASE WHEN ${alias}.${column.sql} IS NOT NULL THEN pg_catalog.format('%s', ${alias}.${column.sql}) END`;
 
 const array = (columns: readonly LiveColumn[], alias: string): string =>
@@ -36,7 +35,7 @@ export async function keepBefore(client: pg.Client, one: StagedEntity): Promise<
 /** Stores what each changed row was, and the version that it has now. */
 export async function storeImages(
   client: pg.Client,
-  restoreId: UUID,
+  { id, organizationId }: { readonly id: UUID; readonly organizationId: UUID },
   records: RestoreRecords,
   staged: readonly StagedEntity[],
 ): Promise<void> {
@@ -48,19 +47,19 @@ export async function storeImages(
     const of = [entity.table.schema, entity.table.name];
     try {
       await client.query(
-        `INSERT INTO ${records.tables} (restore_id, position, entity_type, schema_name, table_name, columns, key)
-         SELECT $1, (SELECT count(*) FROM ${records.tables} WHERE restore_id = $1), $2, $3, $4, ARRAY[${names}]::text[], ARRAY[${key}]::text[]
+        `INSERT INTO ${records.tables} (organization_id, restore_id, position, entity_type, schema_name, table_name, columns, key)
+         SELECT $5, $1, (SELECT count(*) FROM ${records.tables} WHERE restore_id = $1), $4, $2, $3, ARRAY[${names}]::text[], ARRAY[${key}]::text[]
          ON CONFLICT (restore_id, schema_name, table_name) DO NOTHING`,
-        [restoreId, entity.type, ...of],
+        [id, ...of, entity.type, organizationId],
       );
       await client.query(
-        `INSERT INTO ${records.images} (restore_id, position, key, before, version)
-         SELECT $1, (SELECT position FROM ${records.tables} WHERE restore_id = $1 AND schema_name = $2 AND table_name = $3),
+        `INSERT INTO ${records.images} (organization_id, restore_id, position, key, before, version)
+         SELECT $4, $1, (SELECT position FROM ${records.tables} WHERE restore_id = $1 AND schema_name = $2 AND table_name = $3),
                 ${array(one.key, 'c')}, b.care_before, t.xmin::text::bigint
            FROM ${one.changes} c LEFT JOIN ${beforeTable(one)} b ON ${sameKey(one, 'b', 'c')}
            LEFT JOIN ${table.name} t ON ${sameKey(one, 't', 'c')}
           WHERE c.care_op IN ('INSERT', 'UPDATE', 'DELETE')`,
-        [restoreId, ...of],
+        [id, ...of, organizationId],
       );
     } catch (error) {
       throw restoreError(error, `Storing what the rows of ${entity.type} were`);
@@ -69,7 +68,7 @@ export async function storeImages(
 }
 
 /** How many conflicts a restore may leave to people. */
-export const MOST_CONFLICTS = 10_000;
+const MOST_CONFLICTS = 10_000;
 
 /** Stores the conflicts with both rows as text. `RESTORE_TOO_MANY_CONFLICTS`. */
 export async function storeConflicts(
@@ -108,7 +107,7 @@ export async function storeConflicts(
 }
 
 /** The id under which people and devices know a row: the key's text, or a JSON array of texts for a composite one. */
-export function recordId({ key }: Pick<StagedEntity, 'key'>, alias: string): string {
+function recordId({ key }: Pick<StagedEntity, 'key'>, alias: string): string {
   const [only] = key;
   if (key.length === 1 && only !== undefined) return written(only, alias);
   return `pg_catalog.array_to_json(${array(key, alias)})::text`;

@@ -4,13 +4,14 @@ import { sqlState } from '../postgres/errors.ts';
 import { selectRows } from '../postgres/rows.ts';
 import type { BackupWarning, EntityChanges, RestoreCascade } from '../types/backup.ts';
 import { DataProtectionError } from '../types/errors.ts';
-import { type Classification, classify, countChanges, createChanges, sameKey } from './classify.ts';
+import { type Classification, classify, countChanges, createChanges } from './classify.ts';
 import { matchColumns } from './live-columns.ts';
 import { type ForeignKey, type LiveTrigger, readForeignKeys, readLiveTables } from './live-tables.ts';
 import { createCascaded, markObstacles } from './obstacles.ts';
 import { writeOrder } from './order.ts';
 import { type LiveRestoreRequest, stageName } from './restore.ts';
-import { changesName, desiredName, type StagedEntity, stageRows } from './stage.ts';
+import { stageRows } from './stage.ts';
+import { changesName, desiredName, type StagedEntity, sameKey, sparedName } from './staged-entity.ts';
 import { disableTriggers, enableTriggers, lockRows, RowsMoved } from './write.ts';
 
 /** What a restore into the live tables comes to, compared and not yet begun. */
@@ -46,6 +47,7 @@ export async function compareLive(
       root: record.relation,
       stage: stageName(position),
       changes: changesName(position),
+      spared: sparedName(position),
       desired: strategy === 'MERGE' ? desiredName(position) : stageName(position),
       key: entity.key.flatMap((name) => table.columns.get(name) ?? []),
       keyOperators: table.keyOperators,
@@ -59,7 +61,7 @@ export async function compareLive(
   await refuseMissingRights(client, staged, keys, how);
   await client.query(createCascaded);
   const warnings = await stageRows({
-    ...{ client, snapshot, staged, signal: request.signal },
+    ...{ client, snapshot, staged, deletes: how.deletes, signal: request.signal },
     onRead: (entity, rows, bytes) => request.onRead(entities[entity]?.type ?? null, rows, bytes),
   });
   for (const one of staged) await createChanges(client, one, how);
@@ -170,7 +172,6 @@ async function countUnchanged(client: pg.Client, one: StagedEntity): Promise<num
 /** How long one wait for a lock may make others wait behind it, in milliseconds; it is then let go and tried again. */
 const LOCK_WAIT_MS = 60;
 const ROW_WAIT_MS = 2_000;
-const TRIES = 40;
 const LONGEST_PAUSE_MS = 1_000;
 /** Comparisons within one transaction: each locks what the one before found, so that less and less can move. */
 const COMPARISONS = 10;
@@ -190,8 +191,9 @@ export async function inShortTransaction(
   comparison: Pick<LiveComparison, 'staged' | 'keys'>,
   again: () => Promise<void>,
   work: () => Promise<void>,
-  signal: AbortSignal,
+  { signal, lockWaitMs }: { readonly signal: AbortSignal; readonly lockWaitMs: number },
 ): Promise<void> {
+  const until = performance.now() + lockWaitMs;
   const { staged } = comparison;
   const triggers = staged.flatMap(({ entity, table }) =>
     table.triggers.filter(({ name, enabled }) => enabled !== 'D' && entity.disableTriggers.includes(name)),
@@ -215,7 +217,7 @@ export async function inShortTransaction(
       await client.query('ROLLBACK').catch(() => undefined);
       const state = sqlState(error) ?? '';
       if (!PASSING.has(state) || (TAKEN.has(state) && tries >= TRIES_WHEN_TAKEN)) throw error;
-      if (tries >= TRIES) {
+      if (performance.now() >= until) {
         throw new DataProtectionError(
           'Rows or tables of the restore are locked by others and did not become free',
           'RESTORE_LOCK_TIMEOUT',

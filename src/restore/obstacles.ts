@@ -2,10 +2,9 @@ import type pg from 'pg';
 import { quoteLiteral } from '../postgres/quote.ts';
 import { selectRows } from '../postgres/rows.ts';
 import type { RestoreCascade } from '../types/backup.ts';
-import { sameKey } from './classify.ts';
 import { restoreError } from './errors.ts';
 import type { ForeignKey, UniqueRule } from './live-tables.ts';
-import type { StagedEntity } from './stage.ts';
+import { type StagedEntity, sameKey } from './staged-entity.ts';
 
 const WRITTEN = "('INSERT', 'UPDATE')";
 const REPLACED = "('UPDATE', 'DELETE')";

@@ -57,21 +57,20 @@ export async function restoreLive(
         refuseCascades(cascades, request.allowCascades);
         const changes = await describeChanges(client, staged);
         requireSomething(request, changes);
-        const conflicts = await storeConflicts(
-          client,
-          { id: request.restoreId, organizationId: request.organizationId, detectedAt: request.now },
-          request.records,
-          staged,
-        );
+        const restore = {
+          id: request.restoreId,
+          organizationId: request.organizationId,
+          detectedAt: request.now,
+        };
+        const conflicts = await storeConflicts(client, restore, request.records, staged);
         const carried = request.keepImages ? await cascadedTables(client, cascades, staged) : [];
         if (request.keepImages) for (const one of [...staged, ...carried]) await keepBefore(client, one);
         await writeChanges(client, staged, keys);
-        if (request.keepImages)
-          await storeImages(client, request.restoreId, request.records, [...staged, ...carried]);
+        if (request.keepImages) await storeImages(client, restore, request.records, [...staged, ...carried]);
         outcome = { entities: changes, cascades, conflicts, warnings: comparison.warnings };
         await request.finish(client, outcome);
       },
-      request.signal,
+      { signal: request.signal, lockWaitMs: options.lockWaitMs },
     );
     if (outcome === undefined)
       throw new DataProtectionError('A restore ended without an outcome', 'INTERNAL');

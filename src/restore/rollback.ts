@@ -3,7 +3,7 @@ import { quoteLiteral } from '../postgres/quote.ts';
 import { selectRows } from '../postgres/rows.ts';
 import { DataProtectionError } from '../types/errors.ts';
 import { bareTable } from './cascaded.ts';
-import { createChanges, sameKey, unqualified } from './classify.ts';
+import { createChanges } from './classify.ts';
 import { execute } from './execute.ts';
 import type { RestoreTargetOptions } from './fill.ts';
 import { storeConflicts } from './images.ts';
@@ -12,7 +12,7 @@ import { readForeignKeys } from './live-tables.ts';
 import { createCascaded, markObstacles } from './obstacles.ts';
 import type { LiveOutcome, RollbackRequest } from './restore.ts';
 import { withSession } from './restore-live.ts';
-import type { StagedEntity } from './stage.ts';
+import { type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 import { writeChanges } from './write.ts';
 
 interface ImageTable {
@@ -68,7 +68,7 @@ export async function rollbackLive(
         outcome = { entities, cascades: [], conflicts, warnings: [] };
         await request.finish(client, outcome);
       },
-      request.signal,
+      { signal: request.signal, lockWaitMs: options.lockWaitMs },
     );
     if (outcome === undefined)
       throw new DataProtectionError('A rollback ended without an outcome', 'INTERNAL');

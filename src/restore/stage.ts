@@ -2,46 +2,21 @@ import type pg from 'pg';
 import { copyIn } from '../postgres/copy-in.ts';
 import { quoteIdent, quoteLiteral } from '../postgres/quote.ts';
 import { selectRows } from '../postgres/rows.ts';
-import type { LiveEntity } from '../source/source.ts';
 import type { BackupWarning } from '../types/backup.ts';
 import { ArchiveError, DataProtectionError } from '../types/errors.ts';
 import { restoreError } from './errors.ts';
 import { execute } from './execute.ts';
-import type { ColumnMatch } from './live-columns.ts';
-import type { LiveColumn, LiveTable } from './live-tables.ts';
 import { at } from './plan.ts';
 import type { RestorableSnapshot } from './restore.ts';
 import { RowFilter } from './row-filter.ts';
-
-/** An entity's archived rows beside the table that they are to go into. */
-export interface StagedEntity {
-  readonly entity: LiveEntity;
-  readonly table: LiveTable;
-  readonly match: ColumnMatch;
-  /** Index of the entity's root in the snapshot's relations. */
-  readonly root: number;
-  /** Quoted name of the temporary table that holds the rows. */
-  readonly stage: string;
-  /** Quoted name of the temporary table of what is to be done. */
-  readonly changes: string;
-  /** Quoted name of the temporary table of the rows that are to stand: the staged ones, unless they are merged. */
-  readonly desired: string;
-  /** The columns that archive and table share, in the table's order. */
-  readonly columns: readonly LiveColumn[];
-  /** Those of the key, in its order. */
-  readonly key: readonly LiveColumn[];
-  /** Equality of each of them, qualified. */
-  readonly keyOperators: readonly string[];
-}
-
-/** Temporary, as the staged rows: a session that dies leaves nothing. */
-export const changesName = (index: number): string => `pg_temp.${quoteIdent(`care_changes_${index}`)}`;
-export const desiredName = (index: number): string => `pg_temp.${quoteIdent(`care_desired_${index}`)}`;
+import { type StagedEntity, sameKey } from './staged-entity.ts';
 
 export interface StageOptions {
   readonly client: pg.Client;
   readonly snapshot: RestorableSnapshot;
   readonly staged: readonly StagedEntity[];
+  /** What the snapshot does not hold is to be deleted: every key that it holds has to be known. */
+  readonly deletes: boolean;
   readonly signal: AbortSignal;
   readonly onRead: (entity: number, rows: number, bytes: number) => void;
 }
@@ -54,26 +29,40 @@ export interface StageOptions {
 export async function stageRows(options: StageOptions): Promise<readonly BackupWarning[]> {
   const { client, staged } = options;
   const warnings: BackupWarning[] = [];
-  for (const one of staged) await client.query(createStage(one));
+  for (const one of staged) {
+    await client.query(createStage(one));
+    const key = one.key.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`).join(', ');
+    await client.query(`CREATE TEMPORARY TABLE ${one.spared.slice('pg_temp.'.length)} (${key})`);
+  }
   for (const one of staged) await loadStage(options, one);
   for (const one of staged) {
     await convertRetyped(client, one);
     warnings.push(...(await countLeftOut(client, one)));
   }
-  // Not before: an entity may find its owner through another one's archived rows.
+  for (const one of staged) await indexStage(client, one);
+  // All are chosen before any goes: an entity may find its owner through another one's archived rows.
   for (const one of staged) {
-    if (one.entity.asked === null) continue;
-    const sql = `DELETE FROM ${one.stage} t WHERE (${one.entity.asked}) IS NOT TRUE`;
+    const { asked } = one.entity;
+    if (asked === null) continue;
+    const key = one.key.map(({ sql }) => `t.${sql}`).join(', ');
+    const sql = `INSERT INTO ${one.spared} SELECT ${key} FROM ${one.stage} t WHERE (${asked}) IS NOT TRUE`;
     await execute(client, { sql, doing: `Choosing the rows of ${one.entity.type}` });
   }
   for (const one of staged) {
-    const key = one.key.map(({ sql }) => sql).join(', ');
-    await client.query(`CREATE UNIQUE INDEX ON ${one.stage} (${key})`).catch((error: unknown) => {
-      throw restoreError(error, `Reading the keys of ${one.entity.type}`);
-    });
-    await client.query(`ANALYZE ${one.stage}`);
+    const { rowCount } = await client.query(
+      `DELETE FROM ${one.stage} t USING ${one.spared} p WHERE ${sameKey(one, 't', 'p')}`,
+    );
+    if (rowCount !== 0) await client.query(`ANALYZE ${one.stage}`);
   }
   return warnings;
+}
+
+async function indexStage(client: pg.Client, one: StagedEntity): Promise<void> {
+  const key = one.key.map(({ sql }) => sql).join(', ');
+  await client.query(`CREATE UNIQUE INDEX ON ${one.stage} (${key})`).catch((error: unknown) => {
+    throw restoreError(error, `Reading the keys of ${one.entity.type}`);
+  });
+  await client.query(`ANALYZE ${one.stage}`);
 }
 
 const leftOut = (index: number): string => quoteIdent(`care_left_out_${index}`);
@@ -113,7 +102,7 @@ async function loadStage(options: StageOptions, one: StagedEntity): Promise<void
       .map(([, run]) => run.filter((index) => at(segments, index).part === part))
       .filter((run) => run.length > 0)
       .map((run) => run.toSorted((a, b) => at(segments, a).ordinal - at(segments, b).ordinal));
-    const filter = filterOf(one, lines, contents.source.encoding);
+    const filter = options.deletes ? undefined : filterOf(one, lines, contents.source.encoding);
     const entity = staged.indexOf(one);
     const rows =
       filter === undefined

@@ -3,13 +3,12 @@ import { quoteIdent, quoteLiteral } from '../postgres/quote.ts';
 import { selectRows } from '../postgres/rows.ts';
 import { asHost } from '../postgres/session.ts';
 import { DataProtectionError } from '../types/errors.ts';
-import { differs, sameKey } from './classify.ts';
 import { restoreError } from './errors.ts';
 import { execute } from './execute.ts';
-import type { ForeignKey, LiveColumn, LiveTrigger } from './live-tables.ts';
+import type { ForeignKey, LiveColumn, LiveTrigger, UniqueRule } from './live-tables.ts';
 import { heldBy, refers, sameValues } from './obstacles.ts';
 import { writeOrder } from './order.ts';
-import type { StagedEntity } from './stage.ts';
+import { differs, type StagedEntity, sameKey } from './staged-entity.ts';
 
 /** Rows moved between the comparison and the lock: everything is looked at again. */
 export class RowsMoved extends Error {}
@@ -118,7 +117,7 @@ async function markLateDeletes(
 /** Whether a row that is inserted takes unique values that another one holds until it is updated. */
 async function frees(client: pg.Client, one: StagedEntity): Promise<boolean> {
   for (const rule of one.table.uniques) {
-    if (!rule.reads.every((column) => one.columns.some(({ name }) => name === column))) continue;
+    if (!canCheck(one, rule)) continue;
     const [row] = await selectRows<{ found: boolean }>(
       client,
       `SELECT EXISTS (SELECT FROM ${heldBy(one, rule, one.desired)} n JOIN ${one.changes} c ON ${sameKey(one, 'n', 'c')} AND c.care_op = 'INSERT'
@@ -161,12 +160,55 @@ const updatable = (one: StagedEntity): readonly LiveColumn[] =>
 async function updateRows(client: pg.Client, one: StagedEntity): Promise<void> {
   const set = updatable(one).map(({ sql }) => `${sql} = d.${sql}`);
   if (set.length === 0) return;
-  await write(
+  const update = (which: string): Promise<void> =>
+    write(
+      client,
+      one,
+      'UPDATE',
+      `UPDATE ${one.table.name} t SET ${set.join(', ')} FROM ${one.changes} c JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} ` +
+        `WHERE c.care_op = 'UPDATE' AND c.${which} AND ${sameKey(one, 't', 'c')}`,
+      which,
+    );
+  const rules = one.table.uniques.filter((rule) => canCheck(one, rule));
+  // Uniqueness is looked at row by row: what is still held by a row that is to change is taken once it has.
+  for (;;) {
+    const { rowCount } = await client.query(
+      `UPDATE ${one.changes} c SET care_detail = 'READY' WHERE c.care_op = 'UPDATE' AND c.care_detail IS NULL AND NOT (${blocked(one, rules)})`,
+    );
+    if (rowCount === 0) break;
+    await update("care_detail = 'READY'");
+    await client.query(`UPDATE ${one.changes} SET care_detail = 'DONE' WHERE care_detail = 'READY'`);
+  }
+  await refuseExchanged(client, one, rules);
+}
+
+const canCheck = (one: StagedEntity, rule: UniqueRule): boolean =>
+  rule.reads.every((column) => one.columns.some(({ name }) => name === column));
+
+/** That another row holds unique values which the row of a change is to have. */
+function blocked(one: StagedEntity, rules: readonly UniqueRule[]): string {
+  const held = rules.map(
+    (rule) =>
+      `EXISTS (SELECT FROM ${heldBy(one, rule, one.desired)} n JOIN ${heldBy(one, rule, one.table.name)} t ON ${sameValues(rule, 'n', 't')} ` +
+      `WHERE ${sameKey(one, 'n', 'c')} AND NOT (${sameKey(one, 't', 'c')}))`,
+  );
+  return held.length === 0 ? 'false' : held.join(' OR ');
+}
+
+async function refuseExchanged(
+  client: pg.Client,
+  one: StagedEntity,
+  rules: readonly UniqueRule[],
+): Promise<void> {
+  const [row] = await selectRows<{ rows: number }>(
     client,
-    one,
-    'UPDATE',
-    `UPDATE ${one.table.name} t SET ${set.join(', ')} FROM ${one.changes} c JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} ` +
-      `WHERE c.care_op = 'UPDATE' AND ${sameKey(one, 't', 'c')}`,
+    `SELECT count(*)::int AS rows FROM ${one.changes} WHERE care_op = 'UPDATE' AND care_detail IS NULL`,
+  );
+  if (row?.rows === 0) return;
+  throw new DataProtectionError(
+    `${row?.rows} rows of ${one.entity.type} have exchanged the values of ${rules.map(({ name }) => name).join(' or ')} among them: ` +
+      'free one of these values in the table first, or make the constraint deferrable',
+    'RESTORE_VALIDATION_FAILED',
   );
 }
 

@@ -49,7 +49,7 @@ export function planLive(entities: ReadonlyMap<string, ResolvedEntity>, request:
   refuseUnfilterable(chosen, scope, branchIds);
   for (const filter of scope.customFilters ?? []) checkFilter(filter, chosen);
 
-  const elsewhere = (entity: ResolvedEntity): string | undefined =>
+  const archived = (entity: ResolvedEntity): string | undefined =>
     chosen.includes(entity) ? request.staged(entity.definition.type) : undefined;
   const backedUp = intersect(snapshot.branchIds, snapshot.scope.branchIds ?? null);
   return {
@@ -71,7 +71,7 @@ export function planLive(entities: ReadonlyMap<string, ResolvedEntity>, request:
         asked: all([
           // Every archived row is the organization's; those that say it themselves are looked at again.
           entity.organization.kind === 'COLUMN' ? (whose[0] ?? null) : null,
-          branchIds === null ? null : ownerCondition(entity, 'branch', branchIds, ROW_ALIAS, elsewhere),
+          branchIds === null ? null : ownerCondition(entity, 'branch', branchIds, ROW_ALIAS, archived),
           ...people,
           scope.restoreSoftDeleted === false || scope.includeSoftDeleted === false
             ? notDeleted(entity)

@@ -177,8 +177,8 @@ const say = (what: string, types: string, field: string): string =>
     ? ''
     : `The scope is limited to ${what}, but ${types} cannot be: give ${field} in defineEntity or leave the entity out of the scope`;
 
-/** Further tables that may hold the rows of an entity through which others find their owner. */
-export type OwnersElsewhere = (entity: ResolvedEntity) => string | undefined;
+/** The table of an entity's archived rows, which go before those that stand: through it others find the owner they had. */
+export type ArchivedOwners = (entity: ResolvedEntity) => string | undefined;
 
 /** The condition that a row belongs to one of the owners, or to any at all; null where every row does. */
 export function ownerCondition(
@@ -186,7 +186,7 @@ export function ownerCondition(
   kind: 'organization' | 'branch',
   ids: readonly string[] | 'ANY',
   alias: string,
-  elsewhere: OwnersElsewhere = () => undefined,
+  archivedRows: ArchivedOwners = () => undefined,
 ): string | null {
   const owner: ResolvedOwner | null = entity[kind];
   if (owner === null || owner.kind === 'SHARED') return null;
@@ -197,16 +197,25 @@ export function ownerCondition(
   }
   if (isShared(owner.entity, kind)) return null;
   const inner = `${alias}_owner`;
-  const condition = ownerCondition(owner.entity, kind, ids, inner, elsewhere);
+  const condition = ownerCondition(owner.entity, kind, ids, inner, archivedRows);
   const { key, table } = owner.entity;
-  const more = elsewhere(owner.entity);
-  const holders = [...table.leaves.map(leafName), ...(more === undefined ? [] : [more])];
-  if (holders.length === 0) return 'false';
+  const archived = archivedRows(owner.entity);
+  if (table.leaves.length === 0 && archived === undefined) return 'false';
   const columns = key.map((name) => `${inner}.${quoteIdent(name)}`).join(', ');
-  const selects = holders.map(
-    (holder) =>
-      `SELECT ${columns} FROM ONLY ${holder} ${inner}${condition === null ? '' : ` WHERE ${condition}`}`,
-  );
+  const same = key.map((name) => {
+    const { expression, operator } = comparison(owner.entity, name, inner);
+    return `${expression} ${operator('=')} archived.${quoteIdent(name)}`;
+  });
+  const unless =
+    archived === undefined
+      ? null
+      : `NOT EXISTS (SELECT FROM ${archived} archived WHERE ${same.join(' AND ')})`;
+  const select = (from: string, where: string | null): string =>
+    `SELECT ${columns} FROM ${from} ${inner}${where === null ? '' : ` WHERE ${where}`}`;
+  const selects = [
+    ...table.leaves.map((leaf) => select(`ONLY ${leafName(leaf)}`, all([condition, unless]))),
+    ...(archived === undefined ? [] : [select(archived, condition)]),
+  ];
   const matches = key.map((name, i) => {
     const { expression, operator } = comparison(owner.entity, name, inner);
     return `${expression} ${operator('=')} ${alias}.${quoteIdent(owner.columns[i] ?? '')}`;

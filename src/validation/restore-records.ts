@@ -63,12 +63,12 @@ export const ValidationResultsSchema = z.strictObject({
   checks: z.array(ValidationCheckSchema),
 }) satisfies z.ZodType<ValidationResults>;
 
-export const ColumnMappingSchema = z.record(
+const ColumnMappingSchema = z.record(
   z.string(),
   z.record(z.string(), z.string().nullable()),
 ) satisfies z.ZodType<ColumnMapping>;
 
-export const EntityChangesSchema = z.strictObject({
+const EntityChangesSchema = z.strictObject({
   entityType: z.string(),
   archived: count,
   inserts: count,

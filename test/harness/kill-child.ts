@@ -78,7 +78,13 @@ flushCompileCache();
 watchStatements();
 const protection = await createDataProtection({
   database: order.url,
-  entities: tinyData.entities(),
+  entities: tinyData
+    .entities()
+    .map((entity) =>
+      entity.type === 'ITEM' && order.disableTriggers !== undefined
+        ? { ...entity, restore: { disableTriggers: order.disableTriggers } }
+        : entity,
+    ),
   keys: localKeyring({
     keys: [{ id: 'bench-key', key: Buffer.from(order.key, 'hex') }],
     current: 'bench-key',
@@ -93,13 +99,17 @@ const backups = protection.backups({
 });
 counting = true;
 try {
-  if (order.snapshotId === undefined) {
+  if (order.rollBack !== undefined) {
+    await backups.rollbackRestore(order.rollBack);
+  } else if (order.snapshotId === undefined) {
     await backups.createSnapshot({ configurationId: order.configurationId }, { wait: true });
   } else {
     await backups.createRestoreOperation(
       {
         snapshotId: order.snapshotId,
-        restoreDestination: { type: 'STAGING', schemaName: order.schema ?? '' },
+        ...(order.schema === undefined
+          ? { requiresApproval: false }
+          : { restoreDestination: { type: 'STAGING', schemaName: order.schema } }),
       },
       { wait: true },
     );

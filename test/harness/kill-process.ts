@@ -8,9 +8,13 @@ export interface KillOrder {
   readonly folder: string;
   readonly key: string;
   readonly configurationId: string;
-  /** Left out: a backup; given: a restore of this snapshot into `schema`. */
+  /** Left out: a backup; given: a restore of this snapshot into `schema`, or into the live tables. */
   readonly snapshotId?: string;
   readonly schema?: string;
+  /** A rollback of this restore instead. */
+  readonly rollBack?: string;
+  /** Triggers of `item` that stand aside for restores. */
+  readonly disableTriggers?: readonly string[];
   /** The step to die at, from 1; left out, the child runs to its end unless `atName` is met. */
   readonly at?: number;
   /** The first step whose name holds this. */

@@ -10,7 +10,7 @@ export const ELSEWHERE = '00000000-0000-4000-8000-000000000002';
 export const NORTH = '00000000-0000-4000-8000-00000000000a';
 export const SOUTH = '00000000-0000-4000-8000-00000000000b';
 /** Who decides on restores; `backups` of the bench requests them. */
-export const SECOND = '00000000-0000-4000-8000-0000000000bb';
+const SECOND = '00000000-0000-4000-8000-0000000000bb';
 
 /** Clients, their plans, visits that refer to both and to each other, tags of a composite key, and a trigger that meddles. */
 const TABLES = `

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,27 +9,16 @@ import { catalogDump } from '../harness/catalog-dump.ts';
 import { endPool } from '../harness/end-pool.ts';
 import { createTestDatabase, startPostgres, type TestDatabase } from '../harness/postgres.ts';
 
-const NAMES = ['0001_backup', '0002_audit', '0003_work', '0004_sync'];
+const FOLDER = join(import.meta.dirname, '../../migrations');
+const FILES = (await readdir(FOLDER)).sort();
+const NAMES = FILES.map((file) => file.replace('.sql', ''));
+/** Every table that the files make, and the one in which it is kept which of them ran. */
 const TABLES = [
-  'audit_heads',
-  'audit_log',
-  'backup_attempts',
-  'backup_configurations',
-  'backup_queue',
-  'backup_snapshots',
-  'counters',
   'migrations',
-  'offline_sessions',
-  'offline_sync_queue',
-  'restore_operations',
-  'storage_jobs',
-  'sync_conflicts',
-  'sync_entity_state',
-  'sync_events',
-  'sync_operation_ids',
-  'sync_predecessors',
-  'sync_streams',
-];
+  ...(await Promise.all(FILES.map((file) => readFile(join(FOLDER, file), 'utf8')))).flatMap((sql) =>
+    [...sql.matchAll(/^CREATE TABLE (\w+)/gm)].map(([, name = '']) => name),
+  ),
+].sort();
 
 async function tables(pool: pg.Pool, schema: string): Promise<string[]> {
   const { rows } = await pool.query<{ name: string }>(

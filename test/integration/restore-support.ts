@@ -14,7 +14,12 @@ import type { Logger } from '../../src/types/logger.ts';
 export const silent: Logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 
 export const targetOn = (url: string, logger: Logger = silent): RestoreTarget =>
-  createRestoreTarget({ connection: { connectionString: url }, clock: { now: () => new Date() }, logger });
+  createRestoreTarget({
+    connection: { connectionString: url },
+    lockWaitMs: 30_000,
+    clock: { now: () => new Date() },
+    logger,
+  });
 
 export const ORGANIZATION = '00000000-0000-4000-8000-000000000001';
 

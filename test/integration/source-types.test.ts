@@ -70,6 +70,7 @@ async function restored({ contents, segments }: Taken): Promise<string[]> {
   await database.pool.query('DROP SCHEMA IF EXISTS again CASCADE');
   const ordinals = new Map<number, number>();
   const target = createRestoreTarget({
+    lockWaitMs: 30_000,
     connection: { connectionString: database.url },
     clock: { now: () => new Date() },
     logger: quiet,
