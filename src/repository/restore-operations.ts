@@ -96,6 +96,7 @@ const CONFLICT_ROW = defineRow<RestoreConflict>(
     detail: nullable(text('detail')),
     backup: nullable(rowImage('backup')),
     existing: nullable(rowImage('existing')),
+    version: nullable(text('version')),
     status: word('status', ['PENDING', 'RESOLVED']),
     resolution: nullable(word('resolution', ['BACKUP', 'EXISTING', 'FIELDS'])),
     resolvedBy: nullable(uuid('resolved_by')),
@@ -192,6 +193,14 @@ export interface RestoreQueries {
   ): Promise<boolean>;
   /** Newest first. Throws VALIDATION_FAILED for a wrong limit or cursor. */
   listRestoreConflicts(restoreId: UUID, input?: ListInput): Promise<Page<RestoreConflict>>;
+  findRestoreConflict(id: UUID): Promise<RestoreConflict | undefined>;
+  /** Enters the decision about a PENDING conflict. False: it has been decided. */
+  resolveRestoreConflict(
+    id: UUID,
+    decision: Pick<RestoreConflict, 'resolvedBy' | 'resolvedAt' | 'notes'> & {
+      readonly resolution: 'BACKUP' | 'EXISTING' | 'FIELDS';
+    },
+  ): Promise<boolean>;
 }
 
 export function restoreQueries(scope: BoundScope): RestoreQueries {
@@ -200,6 +209,9 @@ export function restoreQueries(scope: BoundScope): RestoreQueries {
   const snapshots = db.table('backup_snapshots');
   const select = RESTORE_ROW.select('t');
   const visible = ofVisibleSnapshot(scope, 't');
+  const conflicts = db.table('restore_conflicts');
+  const ofVisibleRestore = (alias: string): string =>
+    `EXISTS (SELECT FROM ${table} r WHERE r.id = ${alias}.restore_id AND ${ofVisibleSnapshot(scope, 'r')})`;
   const now = (): Timestamp => db.clock.now().toISOString();
 
   /** Changes a visible restore that is in one of `from`; the snapshot's id where it was. */
@@ -311,10 +323,29 @@ export function restoreQueries(scope: BoundScope): RestoreQueries {
         table: 'restore_conflicts',
         selectList: CONFLICT_ROW.select('t'),
         where: (into) =>
-          `t.restore_id = ${into.add(idParameter(restoreId), 'uuid')} AND EXISTS (SELECT FROM ${table} r
-            WHERE r.id = t.restore_id AND ${ofVisibleSnapshot(scope, 'r')})`,
+          `t.restore_id = ${into.add(idParameter(restoreId), 'uuid')} AND ${ofVisibleRestore('t')}`,
         decode: CONFLICT_ROW.decode,
       }),
+
+    async findRestoreConflict(id) {
+      const into = scoped(scope);
+      const [row] = await db.query(
+        `SELECT ${CONFLICT_ROW.select('t')} FROM ${conflicts} t WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND ${ofVisibleRestore('t')}`,
+        into.values,
+      );
+      return row && CONFLICT_ROW.decode(row);
+    },
+
+    async resolveRestoreConflict(id, { resolution, resolvedBy, resolvedAt, notes }) {
+      const into = scoped(scope);
+      const rows = await db.query(
+        `UPDATE ${conflicts} AS t SET status = 'RESOLVED', resolution = ${into.add(resolution, 'text')}, resolved_by = ${into.add(resolvedBy, 'uuid')},
+                resolved_at = ${into.add(resolvedAt, 'timestamptz')}, notes = ${into.add(notes, 'text')}
+          WHERE t.id = ${into.add(idParameter(id), 'uuid')} AND t.status = 'PENDING' AND ${ofVisibleRestore('t')} RETURNING t.id::text AS id`,
+        into.values,
+      );
+      return rows.length > 0;
+    },
 
     finishRestore: (id, end) =>
       db.withTransaction(async (tx) => {

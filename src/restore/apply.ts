@@ -4,6 +4,7 @@ import { databaseError, isConnectionLoss } from '../postgres/errors.ts';
 import { destroySession, openSession } from '../postgres/session.ts';
 import { DataProtectionError, ValidationError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
+import { decideLive } from './decide.ts';
 import { cancelled } from './errors.ts';
 import { fillHiddenSchema, type RestoreTargetOptions } from './fill.ts';
 import {
@@ -29,6 +30,7 @@ export function createRestoreTarget(options: RestoreTargetOptions): RestoreTarge
     previewLive: (request) => previewLive(options, request),
     restoreLive: (request) => restoreLive(options, request),
     rollbackLive: (request) => rollbackLive(options, request),
+    decideLive: (request) => decideLive(options, request),
     sweep: (restoreIds) => sweepRestores(options, restoreIds),
   };
 }

@@ -52,19 +52,40 @@ export async function storeImages(
          ON CONFLICT (restore_id, schema_name, table_name) DO NOTHING`,
         [id, ...of, entity.type, organizationId],
       );
+      await requireSameColumns(client, id, records, one, names);
       await client.query(
         `INSERT INTO ${records.images} (organization_id, restore_id, position, key, before, version)
          SELECT $4, $1, (SELECT position FROM ${records.tables} WHERE restore_id = $1 AND schema_name = $2 AND table_name = $3),
                 ${array(one.key, 'c')}, b.care_before, t.xmin::text::bigint
            FROM ${one.changes} c LEFT JOIN ${beforeTable(one)} b ON ${sameKey(one, 'b', 'c')}
            LEFT JOIN ${table.name} t ON ${sameKey(one, 't', 'c')}
-          WHERE c.care_op IN ('INSERT', 'UPDATE', 'DELETE')`,
+          WHERE c.care_op IN ('INSERT', 'UPDATE', 'DELETE')
+         ON CONFLICT (restore_id, position, key) DO UPDATE SET version = EXCLUDED.version`,
         [id, ...of, organizationId],
       );
     } catch (error) {
       throw restoreError(error, `Storing what the rows of ${entity.type} were`);
     }
   }
+}
+
+/** What a decision changes is kept beside what the restore has kept, column by column. */
+async function requireSameColumns(
+  client: pg.Client,
+  restoreId: UUID,
+  records: RestoreRecords,
+  { entity }: StagedEntity,
+  names: string,
+): Promise<void> {
+  const { rows } = await client.query(
+    `SELECT FROM ${records.tables} WHERE restore_id = $1 AND schema_name = $2 AND table_name = $3 AND columns = ARRAY[${names}]::text[]`,
+    [restoreId, entity.table.schema, entity.table.name],
+  );
+  if (rows.length > 0) return;
+  throw new DataProtectionError(
+    `The columns of ${entity.type} have changed since the restore: restore the row anew`,
+    'RESTORE_TARGET_INCOMPATIBLE',
+  );
 }
 
 /** How many conflicts a restore may leave to people. */

@@ -116,6 +116,22 @@ export interface RollbackRequest {
   readonly finish: Finish;
 }
 
+export interface DecisionRequest {
+  readonly restoreId: UUID;
+  readonly organizationId: UUID;
+  readonly entity: LiveEntity;
+  /** The key as texts. */
+  readonly key: readonly string[];
+  /** The columns to write, as texts; null: the row is to go. */
+  readonly values: { readonly [column: string]: string | null } | null;
+  /** The version (xmin) of the row that the person saw; null: there was none. */
+  readonly version: string | null;
+  readonly keepImages: boolean;
+  readonly records: RestoreRecords;
+  readonly signal: AbortSignal;
+  readonly finish: (client: pg.ClientBase) => Promise<void>;
+}
+
 /** SQL name of the table in which the archived rows of the n-th entity of a snapshot stand while they are compared. */
 export const stageName = (index: number): string => `pg_temp."care_stage_${index}"`;
 
@@ -146,6 +162,12 @@ export interface RestoreTarget {
    * others stay, and are conflicts. Errors: `RESTORE_*`, `DATABASE_*`.
    */
   rollbackLive(request: RollbackRequest): Promise<LiveOutcome>;
+
+  /**
+   * Carries out what a person decided about one row, where it is still the one that he saw. Errors: `CONFLICT_STALE`,
+   * `RESTORE_*`, `DATABASE_*`.
+   */
+  decideLive(request: DecisionRequest): Promise<void>;
 
   /**
    * Removes what dead restores left hidden and says how each ended: DONE when its schema had been renamed already,

@@ -14,6 +14,7 @@ import type {
   ListInput,
   ListSnapshotsInput,
   Page,
+  ResolveRestoreConflictInput,
   RestoreConflict,
   RestoreOperation,
   RestorePreview,
@@ -39,6 +40,7 @@ import {
   ListConfigurationsSchema,
   ListSnapshotsSchema,
   parseInput,
+  ResolveRestoreConflictSchema,
   UpdateBackupConfigSchema,
   withConfigDefaults,
 } from '../validation/index.ts';
@@ -49,6 +51,7 @@ import { boundActor } from './bound-actor.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
 import { keyFailure } from './failure.ts';
+import { resolveConflict } from './live-restore.ts';
 import {
   approveRestore,
   decideRestore,
@@ -441,6 +444,28 @@ export class BackupService {
     const restore = await this.#restore(id);
     requireWholeRestore(this.#actor, restore);
     return this.#repository.listRestoreConflicts(restore.id, input);
+  }
+
+  /**
+   * Decides about a row that a restore or its rollback left, and carries it out, where the row is still the one that the
+   * conflict shows. Permission `backup:restore`. Errors: `NOT_FOUND`, `VALIDATION_FAILED`, `INVALID_STATE` (it has been
+   * decided, or the row is in other hands), `FORBIDDEN`, `CONFLICT_STALE`, `RESTORE_*`.
+   */
+  async resolveRestoreConflict(
+    input: ResolveRestoreConflictInput,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<RestoreConflict> {
+    requirePermission(this.#actor, 'backup:restore');
+    const parsed = parseInput(ResolveRestoreConflictSchema, 'The decision', input);
+    const conflict = await this.#repository.findRestoreConflict(parsed.conflictId);
+    if (conflict === undefined) throw notFound('restore conflict', parsed.conflictId);
+    const restore = await this.#restore(conflict.restoreId);
+    requireWholeRestore(this.#actor, restore);
+    if (conflict.status !== 'PENDING') {
+      throw new DataProtectionError('The conflict has been decided', 'INVALID_STATE');
+    }
+    const signal = options.signal ?? new AbortController().signal;
+    return resolveConflict(this.#asking, restore, conflict, parsed, signal);
   }
 
   /** With live progress while it runs. Permission `backup:read`. Errors: `NOT_FOUND`. */

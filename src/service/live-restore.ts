@@ -1,19 +1,23 @@
+import type { Transaction } from '../repository/database.ts';
 import {
   type LivePreview,
   type LiveRestoreRequest,
   type RestoreRecords,
   stageName,
 } from '../restore/restore.ts';
-import type { LiveScope } from '../source/source.ts';
+import type { LiveEntity, LiveScope } from '../source/source.ts';
 import type {
   ColumnMapping,
   ConflictResolutionStrategy,
+  ResolveRestoreConflictInput,
+  RestoreConflict,
   RestoreOperation,
   RestorePreview,
   RestoreScope,
 } from '../types/backup.ts';
-import { DataProtectionError } from '../types/errors.ts';
+import { DataProtectionError, ValidationError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
+import { type Asking, notFound } from './asking.ts';
 import type { ServiceContext } from './context.ts';
 import { readSegment, requireObjects, type StoredArchive } from './stored-archive.ts';
 
@@ -148,3 +152,96 @@ export const orderOf = (restore: RestoreOperation): LiveOrder => ({
   columnMapping: restore.columnMapping,
   rollbackEnabled: restore.rollbackEnabled,
 });
+
+/** A decision of a person, carried out and entered. See `BackupService.resolveRestoreConflict`. */
+export async function resolveConflict(
+  { context, actor, repository }: Asking,
+  restore: RestoreOperation,
+  conflict: RestoreConflict,
+  input: ResolveRestoreConflictInput,
+  signal: AbortSignal,
+): Promise<RestoreConflict> {
+  const { resolution } = input;
+  const enter = async (transaction: Transaction): Promise<void> => {
+    const done = await context.repository(actor, transaction).resolveRestoreConflict(conflict.id, {
+      resolution,
+      resolvedBy: actor.userId,
+      resolvedAt: context.clock.now().toISOString(),
+      notes: input.notes ?? null,
+    });
+    if (!done) {
+      throw new DataProtectionError('The conflict has been decided by somebody else', 'INVALID_STATE');
+    }
+    await context.audit.append(transaction, {
+      organizationId: actor.organizationId,
+      action: 'restore.conflict_resolved',
+      userId: actor.userId,
+      resourceType: 'restore_operation',
+      resourceId: restore.id,
+      details: { conflictId: conflict.id, entityType: conflict.entityType, kind: conflict.kind, resolution },
+    });
+  };
+  if (resolution === 'EXISTING') await context.db.withTransaction(enter);
+  else {
+    const entity = await entityOf(context, restore, conflict.entityType);
+    await context.restoreTarget.decideLive({
+      restoreId: restore.id,
+      organizationId: restore.organizationId,
+      entity,
+      key: entity.key.length === 1 ? [conflict.recordId] : (JSON.parse(conflict.recordId) as string[]),
+      values: valuesOf(conflict, input),
+      version: conflict.version,
+      keepImages: restore.rollbackEnabled && restore.status !== 'ROLLED_BACK',
+      records: restoreRecords(context),
+      signal,
+      finish: (client) => enter(context.within(client)),
+    });
+  }
+  const decided = await repository.findRestoreConflict(conflict.id);
+  if (decided === undefined) throw notFound('restore conflict', conflict.id);
+  return decided;
+}
+
+async function entityOf(
+  context: ServiceContext,
+  restore: RestoreOperation,
+  type: string,
+): Promise<LiveEntity> {
+  const { entities } = await context.source.live({
+    organizationId: restore.organizationId,
+    branchIds: null,
+    scope: { includeEntities: [type] },
+    snapshot: { types: [type], scope: {}, branchIds: null },
+    staged: (entity) => entity,
+  });
+  const [entity] = entities;
+  if (entity === undefined) throw new DataProtectionError(`${type} is no entity any more`, 'ENTITY_UNKNOWN');
+  return entity;
+}
+
+function valuesOf(
+  { kind, backup }: RestoreConflict,
+  { resolution, fields = [] }: ResolveRestoreConflictInput,
+): RestoreConflict['backup'] {
+  if (kind === 'OUT_OF_SCOPE') {
+    throw new DataProtectionError(
+      'The row is in other hands now: only EXISTING can be decided about it',
+      'INVALID_STATE',
+    );
+  }
+  if (resolution === 'BACKUP') return backup;
+  const unknown = fields.filter((field) => !Object.hasOwn(backup ?? {}, field));
+  if (backup === null || unknown.length > 0) {
+    throw new ValidationError('The decision', [
+      {
+        path: 'fields',
+        message:
+          backup === null
+            ? 'There is no row to take them from.'
+            : `${unknown.join(', ')} is no column of it.`,
+        remedy: 'Name columns of `backup`, or decide for BACKUP or EXISTING.',
+      },
+    ]);
+  }
+  return Object.fromEntries(fields.map((field) => [field, backup[field] ?? null]));
+}

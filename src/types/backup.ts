@@ -669,12 +669,24 @@ export interface RestoreConflict {
   /** Both rows as PostgreSQL writes their values; null: there is none, or it belongs to others. */
   readonly backup: { readonly [column: string]: string | null } | null;
   readonly existing: { readonly [column: string]: string | null } | null;
+  /** Which version of the row stood; null: none. A decision is refused where it is another by then. */
+  readonly version: string | null;
   readonly status: 'PENDING' | 'RESOLVED';
   readonly resolution: 'BACKUP' | 'EXISTING' | 'FIELDS' | null;
   readonly resolvedBy: UUID | null;
   readonly resolvedAt: Timestamp | null;
   readonly notes: string | null;
   readonly detectedAt: Timestamp;
+}
+
+/** A person's decision about a row that a restore left. */
+export interface ResolveRestoreConflictInput {
+  readonly conflictId: UUID;
+  /** BACKUP: as `backup` has it, deleted where that is null. EXISTING: as it stands. FIELDS: the named columns of `backup`. */
+  readonly resolution: 'BACKUP' | 'EXISTING' | 'FIELDS';
+  /** Columns of `backup`, with FIELDS. */
+  readonly fields?: readonly string[];
+  readonly notes?: string;
 }
 
 /** What a restore into live tables would do at this moment. */

@@ -22,7 +22,11 @@ export {
   StorageJobSchema,
   StorageLocationSchema,
 } from './records.ts';
-export { CreateRestoreOperationSchema, RestoreDestinationSchema } from './restore.ts';
+export {
+  CreateRestoreOperationSchema,
+  ResolveRestoreConflictSchema,
+  RestoreDestinationSchema,
+} from './restore.ts';
 export {
   RestoreConflictSchema,
   RestoreDataMetricsSchema,

@@ -92,6 +92,7 @@ export const RestoreConflictSchema = z.strictObject({
   detail: nullableText,
   backup: rowImage,
   existing: rowImage,
+  version: nullableText,
   status: z.enum(['PENDING', 'RESOLVED']),
   resolution: z.enum(['BACKUP', 'EXISTING', 'FIELDS']).nullable(),
   resolvedBy: nullableUuid,

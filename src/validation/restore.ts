@@ -5,6 +5,7 @@ import {
   type CreateRestoreOperationInput,
   RESTORE_DESTINATION_TYPES,
   RESTORE_TYPES,
+  type ResolveRestoreConflictInput,
   type RestoreDestination,
 } from '../types/backup.ts';
 import { normalizeEntityType } from '../utils/entity-type.ts';
@@ -63,6 +64,21 @@ export const CreateRestoreOperationSchema = withRule(
     liveRule(input, report);
   },
 ) satisfies z.ZodType<CreateRestoreOperationInput>;
+
+export const ResolveRestoreConflictSchema = withRule(
+  z.strictObject({
+    conflictId: uuid,
+    resolution: z.enum(['BACKUP', 'EXISTING', 'FIELDS']),
+    fields: optional(z.array(sqlName).min(1).max(1600)),
+    notes: optional(text(0, 5000)),
+  }),
+  (input, report) => {
+    const byFields = textOf(input, 'resolution') === 'FIELDS';
+    if (byFields && !has(input, 'fields'))
+      report(['fields'], 'Is missing: FIELDS needs it.', 'Name the columns.');
+    if (!byFields && has(input, 'fields')) report(['fields'], 'Is used by FIELDS only.', 'Remove it.');
+  },
+) satisfies z.ZodType<ResolveRestoreConflictInput>;
 
 function destinationRule(destination: unknown, report: Report): void {
   const type = RESTORE_DESTINATION_TYPES.find((known) => known === textOf(destination, 'type'));

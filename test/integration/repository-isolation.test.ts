@@ -49,6 +49,7 @@ interface Estate {
     readonly working: UUID;
     readonly done: UUID;
   };
+  readonly conflictId: UUID;
 }
 
 async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
@@ -68,10 +69,11 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
   };
   for (const id of [restores.working, restores.done]) await own.startRestore(id, START);
   await own.finishRestore(restores.done, { status: 'COMPLETED', completedAt: LATER });
+  const conflictId = randomUUID();
   await db.query(
-    `INSERT INTO ${db.table('restore_conflicts')} (organization_id, restore_id, entity_type, record_id, kind, fields, columns, backup, status, detected_at)
-     VALUES ($1, $2, 'VISIT', '1', 'DIFFERENT', '{note}', '{id,note}', '{1,NULL}', 'PENDING', $3)`,
-    [organizationId, restores.done, LATER],
+    `INSERT INTO ${db.table('restore_conflicts')} (id, organization_id, restore_id, entity_type, record_id, kind, fields, columns, backup, status, detected_at)
+     VALUES ($4, $1, $2, 'VISIT', '1', 'DIFFERENT', '{note}', '{id,note}', '{1,NULL}', 'PENDING', $3)`,
+    [organizationId, restores.done, LATER, conflictId],
   );
   const queuedId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
   const snapshotId = present(await own.insertSnapshot(aSnapshot(configurationId))).id;
@@ -101,6 +103,7 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
     enqueuedId,
     jobs,
     restores,
+    conflictId,
   };
 }
 
@@ -215,6 +218,14 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
       statusReason: null,
     }),
   listRestoreConflicts: (r, e) => r.listRestoreConflicts(e.restores.done),
+  findRestoreConflict: (r, e) => r.findRestoreConflict(e.conflictId),
+  resolveRestoreConflict: (r, e) =>
+    r.resolveRestoreConflict(e.conflictId, {
+      resolution: 'EXISTING',
+      resolvedBy: randomUUID(),
+      resolvedAt: LATER,
+      notes: null,
+    }),
   finishRestore: (r, e) => r.finishRestore(e.restores.working, { status: 'COMPLETED', completedAt: LATER }),
 };
 const METHODS = Object.entries(CALLS);

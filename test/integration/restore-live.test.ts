@@ -71,3 +71,63 @@ test('a restore waits for a second person', async () => {
     code: 'INVALID_STATE',
   });
 });
+
+describe('conflicts are decided by people', () => {
+  test('each way, one by one, and all of it can be rolled back', async () => {
+    const id = await bench.snapshot();
+    await bench.sql(`UPDATE visit SET note = 'mine', amount = 7 WHERE id IN (11, 12); DELETE FROM visit WHERE id = 15;
+      INSERT INTO tag VALUES (3, 'new', 1, now())`);
+    const before = await bench.state();
+    const scope = { clientIds: ['3'] };
+    const restore = await bench.restore(id, {
+      scope,
+      conflictResolutionStrategy: 'MANUAL',
+      deleteNotInBackup: true,
+    });
+    expect(restore.status).toBe('COMPLETED_WITH_WARNINGS');
+    const { items } = await bench.backups.listRestoreConflicts(restore.id);
+    const of = (recordId: string) => items.find((conflict) => conflict.recordId === recordId)?.id ?? '';
+    expect(items.map(({ recordId, kind, fields }) => [recordId, kind, fields.join()]).sort()).toEqual([
+      ['11', 'DIFFERENT', 'note,amount,updated_at'],
+      ['12', 'DIFFERENT', 'note,amount,updated_at'],
+      ['["3","new"]', 'NOT_IN_BACKUP', ''],
+    ]);
+    const decide = (
+      recordId: string,
+      input: { resolution: 'BACKUP' | 'EXISTING' | 'FIELDS'; fields?: string[] },
+    ) => bench.backups.resolveRestoreConflict({ conflictId: of(recordId), ...input });
+    const decided = await decide('11', { resolution: 'BACKUP' });
+    expect(decided).toMatchObject({ status: 'RESOLVED', resolution: 'BACKUP', backup: { note: 'visit 1' } });
+    await expect(decide('12', { resolution: 'FIELDS', fields: ['nothing'] })).rejects.toMatchObject({
+      code: 'VALIDATION_FAILED',
+    });
+    await decide('12', { resolution: 'FIELDS', fields: ['amount'] });
+    await decide('["3","new"]', { resolution: 'BACKUP' });
+    expect(
+      await bench.sql('SELECT id::int, note, amount FROM visit WHERE id IN (11, 12) ORDER BY 1'),
+    ).toEqual([
+      { id: 11, note: 'visit 1', amount: '0.33' },
+      { id: 12, note: 'mine', amount: '0.67' },
+    ]);
+    expect(await bench.sql("SELECT FROM tag WHERE word = 'new'")).toEqual([]);
+    await expect(decide('11', { resolution: 'EXISTING' })).rejects.toMatchObject({ code: 'INVALID_STATE' });
+    await bench.backups.rollbackRestore(restore.id);
+    expect(await bench.state()).toEqual(before);
+  });
+
+  test('not where the row has been written since it was seen', async () => {
+    const id = await bench.snapshot();
+    await bench.sql("UPDATE visit SET note = 'mine' WHERE id = 11");
+    const restore = await bench.restore(id, { conflictResolutionStrategy: 'MANUAL' });
+    const [conflict] = (await bench.backups.listRestoreConflicts(restore.id)).items;
+    await bench.sql("UPDATE visit SET note = 'later' WHERE id = 11");
+    const input = { conflictId: conflict?.id ?? '', resolution: 'BACKUP' } as const;
+    await expect(bench.backups.resolveRestoreConflict(input)).rejects.toMatchObject({
+      code: 'CONFLICT_STALE',
+    });
+    expect(await bench.sql('SELECT note FROM visit WHERE id = 11')).toEqual([{ note: 'later' }]);
+    await bench.backups.resolveRestoreConflict({ ...input, resolution: 'EXISTING', notes: 'seen' });
+    const [after] = (await bench.backups.listRestoreConflicts(restore.id)).items;
+    expect(after).toMatchObject({ status: 'RESOLVED', resolution: 'EXISTING', notes: 'seen' });
+  });
+});

@@ -22,6 +22,7 @@ interface Interfaces {
   readonly ComplianceRequirementSchema: types.ComplianceRequirement;
   readonly CreateSnapshotSchema: types.CreateSnapshotInput;
   readonly CreateRestoreOperationSchema: types.CreateRestoreOperationInput;
+  readonly ResolveRestoreConflictSchema: types.ResolveRestoreConflictInput;
   readonly RestoreScopeSchema: types.RestoreScope;
   readonly RestoreDestinationSchema: types.RestoreDestination;
   readonly ListConfigurationsSchema: types.ListConfigurationsInput;
