@@ -84,7 +84,7 @@ export async function bareTable(
   const [live] = await readLiveTables(client, [entity], []);
   if (live === undefined)
     throw new DataProtectionError('A table was dropped meanwhile', 'RESTORE_TARGET_INCOMPATIBLE');
-  const stored = [...live.columns.values()].filter(({ generated }) => !generated);
+  const stored = [...live.columns.values()].filter(({ generated }) => generated === null);
   const temporary = (suffix: string): string => `pg_temp.${quoteIdent(`${name}${suffix}`)}`;
   return {
     ...{ entity, table: live, root: -1, columns: stored, keyOperators: live.keyOperators },

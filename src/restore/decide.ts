@@ -13,7 +13,6 @@ import { createCascaded, followCascades, markObstacles } from './obstacles.ts';
 import type { DecisionRequest } from './restore.ts';
 import { withSession } from './restore-live.ts';
 import { type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
-import { writeChanges } from './write.ts';
 
 /**
  * Does what a person has decided about one row: writes the given values, or deletes it. Only where the row is still the
@@ -37,7 +36,6 @@ export async function decideLive(options: RestoreTargetOptions, request: Decisio
       async () => {
         refuseCascades(await followCascades(client, [one], keys), false);
         if (request.keepImages) await keepBefore(client, one);
-        await writeChanges(client, [one], keys);
         if (request.keepImages) {
           const restore = { id: request.restoreId, organizationId: request.organizationId };
           await storeImages(client, restore, request.records, [one]);

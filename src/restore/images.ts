@@ -17,7 +17,7 @@ const array = (columns: readonly LiveColumn[], alias: string): string =>
 
 /** All columns that a row is made of: also those that the archive does not hold. */
 const storedColumns = (one: StagedEntity): LiveColumn[] =>
-  [...one.table.columns.values()].filter((column) => !column.generated);
+  [...one.table.columns.values()].filter((column) => column.generated === null);
 
 const beforeTable = (one: StagedEntity): string => `${one.changes.slice(0, -1)}_before"`;
 
@@ -32,7 +32,10 @@ export async function keepBefore(client: pg.Client, one: StagedEntity): Promise<
   });
 }
 
-/** Stores what each changed row was, and the version that it has now. */
+/**
+ * Stores what each row that is to be changed was, and the version that it will have: that of this transaction. Rows that a
+ * trigger writes in a transaction within it get another, and are then taken for written by somebody else.
+ */
 export async function storeImages(
   client: pg.Client,
   { id, organizationId }: { readonly id: UUID; readonly organizationId: UUID },
@@ -43,7 +46,7 @@ export async function storeImages(
     const columns = storedColumns(one);
     const names = columns.map(({ name }) => quoteLiteral(name)).join(', ');
     const key = one.key.map(({ name }) => quoteLiteral(name)).join(', ');
-    const { table, entity } = one;
+    const { entity } = one;
     const of = [entity.table.schema, entity.table.name];
     try {
       await client.query(
@@ -56,9 +59,8 @@ export async function storeImages(
       await client.query(
         `INSERT INTO ${records.images} (organization_id, restore_id, position, key, before, version)
          SELECT $4, $1, (SELECT position FROM ${records.tables} WHERE restore_id = $1 AND schema_name = $2 AND table_name = $3),
-                ${array(one.key, 'c')}, b.care_before, t.xmin::text::bigint
+                ${array(one.key, 'c')}, b.care_before, CASE WHEN c.care_op <> 'DELETE' THEN pg_catalog.pg_current_xact_id()::xid::text::bigint END
            FROM ${one.changes} c LEFT JOIN ${beforeTable(one)} b ON ${sameKey(one, 'b', 'c')}
-           LEFT JOIN ${table.name} t ON ${sameKey(one, 't', 'c')}
           WHERE c.care_op IN ('INSERT', 'UPDATE', 'DELETE')
          ON CONFLICT (restore_id, position, key) DO UPDATE SET version = EXCLUDED.version`,
         [id, ...of, organizationId],

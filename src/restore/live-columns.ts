@@ -50,7 +50,7 @@ export function matchColumns(
       );
       return { archived: name, live: null, retyped: false };
     }
-    if (live.generated) {
+    if (live.generated !== null) {
       problems.push(
         `column ${name} holds values in the snapshot and ${to} is generated now: map it to null in \`columnMapping\` to leave it out`,
       );
@@ -64,7 +64,9 @@ export function matchColumns(
   const wasGenerated = new Set(
     relation.columns.filter((column) => column.generated !== null).map((column) => column.name),
   );
-  const added = [...table.columns.values()].filter((column) => !column.generated && !taken.has(column.name));
+  const added = [...table.columns.values()].filter(
+    (column) => column.generated === null && !taken.has(column.name),
+  );
   for (const column of added) {
     if (wasGenerated.has(column.name)) {
       problems.push(

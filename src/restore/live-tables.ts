@@ -30,7 +30,8 @@ export interface LiveColumn {
   readonly collate: string;
   /** Values that are equal have equal bytes. */
   readonly deterministic: boolean;
-  readonly generated: boolean;
+  /** The expression of a generated column. */
+  readonly generated: string | null;
   readonly identity: 'ALWAYS' | 'BY DEFAULT' | null;
   readonly required: boolean;
   /** The sequence that it owns and counts up by, quoted and qualified. */
@@ -192,7 +193,7 @@ const COLUMNS = `
   SELECT a.attrelid::int8 AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
          CASE WHEN l.oid IS NULL OR a.attcollation = t.typcollation THEN ''
               ELSE 'COLLATE ' || pg_catalog.quote_ident(ln.nspname) || '.' || pg_catalog.quote_ident(l.collname) END AS collate,
-         COALESCE(l.collisdeterministic, true) AS deterministic, a.attgenerated <> '' AS generated,
+         COALESCE(l.collisdeterministic, true) AS deterministic, CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(g.adbin, g.adrelid) END AS generated,
          CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END AS identity,
          a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required,
          (SELECT pg_catalog.quote_ident(sn.nspname) || '.' || pg_catalog.quote_ident(s.relname)
@@ -203,6 +204,7 @@ const COLUMNS = `
              AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i') LIMIT 1) AS sequence
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     LEFT JOIN (pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace) ON l.oid = a.attcollation
+    LEFT JOIN pg_catalog.pg_attrdef g ON g.adrelid = a.attrelid AND g.adnum = a.attnum
    WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum`;
 
 /** Unique indexes by the equality of their operator classes, exclusion constraints by their own operators. */

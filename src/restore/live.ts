@@ -6,13 +6,13 @@ import type { BackupWarning, EntityChanges, RestoreCascade } from '../types/back
 import { DataProtectionError } from '../types/errors.ts';
 import { type Classification, classify, countChanges, createChanges } from './classify.ts';
 import { matchColumns } from './live-columns.ts';
-import { type ForeignKey, type LiveTrigger, readForeignKeys, readLiveTables } from './live-tables.ts';
+import { type ForeignKey, readForeignKeys, readLiveTables } from './live-tables.ts';
 import { createCascaded, markObstacles } from './obstacles.ts';
 import { writeOrder } from './order.ts';
 import { type LiveRestoreRequest, stageName } from './restore.ts';
 import { stageRows } from './stage.ts';
 import { changesName, desiredName, type StagedEntity, sameKey, sparedName } from './staged-entity.ts';
-import { disableTriggers, enableTriggers, lockRows, RowsMoved } from './write.ts';
+import { lockRows, planWrites, RowsMoved, runWrites } from './write.ts';
 
 /** What a restore into the live tables comes to, compared and not yet begun. */
 export interface LiveComparison {
@@ -169,8 +169,8 @@ async function countUnchanged(client: pg.Client, one: StagedEntity): Promise<num
   return row?.rows ?? 0;
 }
 
-/** How long one wait for a lock may make others wait behind it, in milliseconds; it is then let go and tried again. */
-const LOCK_WAIT_MS = 60;
+/** How long one wait for a table's lock may make others wait behind it, in milliseconds; it is then tried again. */
+const LOCK_WAIT_MS = 40;
 const ROW_WAIT_MS = 2_000;
 const LONGEST_PAUSE_MS = 1_000;
 /** Comparisons within one transaction: each locks what the one before found, so that less and less can move. */
@@ -182,34 +182,30 @@ const TAKEN = new Set(['23505', '23P01']);
 const TRIES_WHEN_TAKEN = 3;
 
 /**
- * Runs `work` in one short transaction: the triggers put aside, the rows locked, and what is to be done still what was
- * compared. A lock that is not free is let go of and tried again, so that nobody queues behind it for long.
- * Errors: `RESTORE_LOCK_TIMEOUT`, those of `work`.
+ * Writes what was compared, in one short transaction: the rows are locked, and still what was compared; `prepare` notes
+ * whatever belongs to the same transaction; only then are triggers put aside, which locks their tables. A lock that is not
+ * free is let go of and tried again, so that nobody queues behind it for long. Errors: `RESTORE_LOCK_TIMEOUT`, those of
+ * `prepare` and of the writes.
  */
 export async function inShortTransaction(
   client: pg.Client,
-  comparison: Pick<LiveComparison, 'staged' | 'keys'>,
+  { staged, keys }: Pick<LiveComparison, 'staged' | 'keys'>,
   again: () => Promise<void>,
-  work: () => Promise<void>,
+  prepare: () => Promise<void>,
   { signal, lockWaitMs }: { readonly signal: AbortSignal; readonly lockWaitMs: number },
 ): Promise<void> {
   const until = performance.now() + lockWaitMs;
-  const { staged } = comparison;
-  const triggers = staged.flatMap(({ entity, table }) =>
-    table.triggers.filter(({ name, enabled }) => enabled !== 'D' && entity.disableTriggers.includes(name)),
-  );
   for (let tries = 1; ; tries += 1) {
     signal.throwIfAborted();
     try {
       await client.query('BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE');
-      await client.query(`SET LOCAL lock_timeout = ${LOCK_WAIT_MS}`);
-      await disableTriggers(client, triggers);
       await client.query(`SET LOCAL lock_timeout = ${ROW_WAIT_MS}`);
       if (tries > 1) await again();
       await settle(client, staged, again);
-      await work();
-      await enableTriggers(client, triggers);
-      await requireSameTriggers(client, staged, triggers);
+      await prepare();
+      const plan = await planWrites(client, staged, keys);
+      await client.query(`SET LOCAL lock_timeout = ${LOCK_WAIT_MS}`);
+      await runWrites(client, plan);
       signal.throwIfAborted();
       await client.query('COMMIT');
       return;
@@ -248,26 +244,6 @@ async function settle(
       await again();
     }
   }
-}
-
-async function requireSameTriggers(
-  client: pg.Client,
-  staged: readonly StagedEntity[],
-  triggers: readonly LiveTrigger[],
-): Promise<void> {
-  if (triggers.length === 0) return;
-  const path = await readLiveTables(
-    client,
-    staged.map(({ entity }) => entity),
-    [],
-  );
-  const now = path.flatMap((table) => table.triggers.map((trigger) => JSON.stringify(trigger)));
-  const missing = triggers.filter((trigger) => !now.includes(JSON.stringify(trigger)));
-  if (missing.length === 0) return;
-  throw new DataProtectionError(
-    `Triggers could not be put back as they were: ${missing.map(({ table, name }) => `${name} of ${table}`).join(', ')}`,
-    'INTERNAL',
-  );
 }
 
 /** Compares again, within the transaction. */

@@ -13,7 +13,6 @@ import { compareAgain, compareLive, describeChanges, inShortTransaction, refuseC
 import { followCascades } from './obstacles.ts';
 import type { LiveOutcome, LivePreview, LiveRestoreRequest } from './restore.ts';
 import { RestoreLock } from './sessions.ts';
-import { writeChanges } from './write.ts';
 
 /** What a restore into the live tables would do now. Changes nothing. */
 export async function previewLive(
@@ -65,7 +64,6 @@ export async function restoreLive(
         const conflicts = await storeConflicts(client, restore, request.records, staged);
         const carried = request.keepImages ? await cascadedTables(client, cascades, staged) : [];
         if (request.keepImages) for (const one of [...staged, ...carried]) await keepBefore(client, one);
-        await writeChanges(client, staged, keys);
         if (request.keepImages) await storeImages(client, restore, request.records, [...staged, ...carried]);
         outcome = { entities: changes, cascades, conflicts, warnings: comparison.warnings };
         await request.finish(client, outcome);

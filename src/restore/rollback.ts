@@ -13,7 +13,6 @@ import { createCascaded, markObstacles } from './obstacles.ts';
 import type { LiveOutcome, RollbackRequest } from './restore.ts';
 import { withSession } from './restore-live.ts';
 import { type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
-import { writeChanges } from './write.ts';
 
 interface ImageTable {
   readonly position: number;
@@ -64,7 +63,6 @@ export async function rollbackLive(
           detectedAt: request.now,
         };
         const conflicts = await storeConflicts(client, restore, request.records, staged);
-        await writeChanges(client, staged, keys);
         outcome = { entities, cascades: [], conflicts, warnings: [] };
         await request.finish(client, outcome);
       },

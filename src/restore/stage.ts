@@ -38,6 +38,7 @@ export async function stageRows(options: StageOptions): Promise<readonly BackupW
   for (const one of staged) {
     await convertRetyped(client, one);
     warnings.push(...(await countLeftOut(client, one)));
+    await generateColumns(client, one);
   }
   for (const one of staged) await indexStage(client, one);
   // All are chosen before any goes: an entity may find its owner through another one's archived rows.
@@ -237,6 +238,17 @@ async function convertRetyped(client: pg.Client, one: StagedEntity): Promise<voi
     }
     const sql = `ALTER TABLE ${one.stage} ALTER COLUMN ${live.sql} TYPE ${live.type} ${live.collate} USING CAST(${live.sql} AS ${live.type})`;
     await execute(client, { sql, doing });
+  }
+}
+
+/** Columns that PostgreSQL computes are not in the archive; a scope may ask for them all the same. */
+async function generateColumns(client: pg.Client, one: StagedEntity): Promise<void> {
+  for (const { name, sql, type, generated } of one.table.columns.values()) {
+    if (generated === null || one.entity.asked?.includes(sql) !== true) continue;
+    await execute(client, {
+      sql: `ALTER TABLE ${one.stage} ADD COLUMN ${sql} ${type} GENERATED ALWAYS AS (${generated}) STORED`,
+      doing: `Computing column ${name} of the archived rows of ${one.entity.type}`,
+    });
   }
 }
 

@@ -20,76 +20,81 @@ export class RowsMoved extends Error {}
 export async function lockRows(client: pg.Client, staged: readonly StagedEntity[]): Promise<void> {
   for (const one of staged) {
     const order = one.key.map(({ sql }) => `c.${sql}`).join(', ');
-    const doing = `Locking the rows of ${one.entity.type}`;
-    const rows = await selectRows<{ moved: boolean; count: number }>(
+    const [row] = await selectRows<{ moved: boolean | null; count: number; expected: number }>(
       client,
-      `SELECT bool_or(l.moved) AS moved, count(*)::int AS count FROM (
-         SELECT (t.tableoid, t.ctid, t.xmin::text) IS DISTINCT FROM (c.care_table, c.care_row, c.care_xmin::text) AS moved
-           FROM ${one.changes} c JOIN ${one.table.name} t ON ${sameKey(one, 't', 'c')}
-          WHERE c.care_op IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY ${order} FOR UPDATE OF t) l`,
+      `SELECT bool_or(l.moved) AS moved, count(*)::int AS count,
+              (SELECT count(*)::int FROM ${one.changes} WHERE care_op IN ('UPDATE', 'DELETE')) AS expected
+         FROM (SELECT (t.tableoid, t.ctid, t.xmin::text) IS DISTINCT FROM (c.care_table, c.care_row, c.care_xmin::text) AS moved
+                 FROM ${one.changes} c JOIN ${one.table.name} t ON ${sameKey(one, 't', 'c')}
+                WHERE c.care_op IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY ${order} FOR UPDATE OF t) l`,
     ).catch((error: unknown) => {
-      throw restoreError(error, doing);
+      throw restoreError(error, `Locking the rows of ${one.entity.type}`);
     });
-    const [expected] = await selectRows<{ count: number }>(
-      client,
-      `SELECT count(*)::int AS count FROM ${one.changes} WHERE care_op IN ('UPDATE', 'DELETE')`,
-    );
-    if (rows[0]?.moved === true || rows[0]?.count !== expected?.count) throw new RowsMoved();
+    if (row?.moved === true || row?.count !== row?.expected) throw new RowsMoved();
   }
 }
 
-/** Puts the named triggers aside for the transaction, as each of them stands. The tables' writers wait meanwhile. */
-export async function disableTriggers(client: pg.Client, triggers: readonly LiveTrigger[]): Promise<void> {
-  for (const { table, name } of triggers) {
-    const sql = `ALTER TABLE ONLY ${table} DISABLE TRIGGER ${quoteIdent(name)}`;
-    await execute(client, { sql, doing: `Disabling trigger ${name} of ${table}` });
-  }
+/** What is to be written, decided before any table is locked. */
+export interface WritePlan {
+  /** Of the entities in which something is to be done, referenced tables first. */
+  readonly entities: readonly PlannedEntity[];
+  /** Foreign keys of rings, checked at the end. */
+  readonly rings: readonly ForeignKey[];
+  /** Triggers that stand aside meanwhile. */
+  readonly triggers: readonly LiveTrigger[];
 }
 
-const ENABLED: Readonly<Record<string, string>> = { O: 'ENABLE', A: 'ENABLE ALWAYS', R: 'ENABLE REPLICA' };
-
-/** Puts them back exactly as they were. A transaction that ends otherwise never changed them. */
-export async function enableTriggers(client: pg.Client, triggers: readonly LiveTrigger[]): Promise<void> {
-  for (const { table, name, enabled } of triggers) {
-    const sql = `ALTER TABLE ONLY ${table} ${ENABLED[enabled] ?? 'DISABLE'} TRIGGER ${quoteIdent(name)}`;
-    await execute(client, { sql, doing: `Enabling trigger ${name} of ${table}` });
-  }
+interface PlannedEntity {
+  readonly one: StagedEntity;
+  readonly inserts: number;
+  readonly updates: number;
+  readonly deletes: number;
+  /** Deletes of rows that others refer to until these are updated. */
+  readonly lateDeletes: number;
+  /** Rows that are inserted take unique values that others hold until they are updated. */
+  readonly updatesFirst: boolean;
+  /** Rows that are updated take unique values that others hold until they are. */
+  readonly inTurns: boolean;
 }
 
-/**
- * Deletes, inserts and updates, set by set: children are deleted first, parents written first. What is deleted although
- * a row refers to it that is to refer to another goes last. Keys of rings are checked at the end. Throws
- * `RESTORE_VALIDATION_FAILED` where the rows that stand then are not the ones that were to.
- */
-export async function writeChanges(
+/** Looks at everything that decides about the order of the writes. */
+export async function planWrites(
   client: pg.Client,
   staged: readonly StagedEntity[],
   keys: readonly ForeignKey[],
-): Promise<void> {
+): Promise<WritePlan> {
   const { order, rings } = writeOrder(
     staged.map(({ table }) => table.oid),
     keys,
   );
-  const ordered = order.flatMap((i) => staged[i] ?? []);
   await markLateDeletes(client, staged, keys);
-  await asHost(client, () => writeInOrder(client, ordered, rings));
-  for (const one of ordered) await requireExact(client, one);
-}
-
-async function writeInOrder(
-  client: pg.Client,
-  ordered: readonly StagedEntity[],
-  rings: readonly ForeignKey[],
-): Promise<void> {
-  await deferRings(client, rings);
-  for (const one of ordered.toReversed()) await deleteRows(client, one, 'care_detail IS NULL');
-  for (const one of ordered) {
-    const writes = (await frees(client, one)) ? [updateRows, insertRows] : [insertRows, updateRows];
-    for (const write of writes) await write(client, one);
-    await advanceSequences(client, one);
+  const entities: PlannedEntity[] = [];
+  for (const one of order.flatMap((i) => staged[i] ?? [])) {
+    const [row] = await selectRows<Omit<PlannedEntity, 'one' | 'updatesFirst' | 'inTurns'>>(
+      client,
+      `SELECT count(*) FILTER (WHERE care_op = 'INSERT')::int AS inserts, count(*) FILTER (WHERE care_op = 'UPDATE')::int AS updates,
+              count(*) FILTER (WHERE care_op = 'DELETE' AND care_detail IS NULL)::int AS deletes,
+              count(*) FILTER (WHERE care_op = 'DELETE' AND care_detail IS NOT NULL)::int AS "lateDeletes" FROM ${one.changes}`,
+    );
+    if (row === undefined || row.inserts + row.updates + row.deletes + row.lateDeletes === 0) continue;
+    const rules = one.table.uniques.filter((rule) => canCheck(one, rule));
+    const held = row.updates > 0 && rules.length > 0;
+    entities.push({
+      ...row,
+      one,
+      updatesFirst: held && row.inserts > 0 && (await waits(client, one, rules, 'INSERT')),
+      inTurns: held && (await waits(client, one, rules, 'UPDATE')),
+    });
   }
-  for (const one of ordered.toReversed()) await deleteRows(client, one, 'care_detail IS NOT NULL');
-  await checkRings(client, rings);
+  const triggers = entities.flatMap(({ one: { table, entity } }) =>
+    table.triggers.filter(({ name, enabled }) => enabled !== 'D' && entity.disableTriggers.includes(name)),
+  );
+  const changed = entities.map(({ one }) => one.table.oid);
+  return {
+    entities,
+    rings: rings.filter(({ from, to }) => changed.includes(from) && changed.includes(to)),
+    triggers,
+  };
 }
 
 /** Deletes of rows that others refer to until these are updated. */
@@ -114,74 +119,6 @@ async function markLateDeletes(
   }
 }
 
-/** Whether a row that is inserted takes unique values that another one holds until it is updated. */
-async function frees(client: pg.Client, one: StagedEntity): Promise<boolean> {
-  for (const rule of one.table.uniques) {
-    if (!canCheck(one, rule)) continue;
-    const [row] = await selectRows<{ found: boolean }>(
-      client,
-      `SELECT EXISTS (SELECT FROM ${heldBy(one, rule, one.desired)} n JOIN ${one.changes} c ON ${sameKey(one, 'n', 'c')} AND c.care_op = 'INSERT'
-         JOIN ${heldBy(one, rule, one.table.name)} t ON ${sameValues(rule, 'n', 't')}
-         JOIN ${one.changes} o ON ${sameKey(one, 'o', 't')} AND o.care_op = 'UPDATE') AS found`,
-    );
-    if (row?.found === true) return true;
-  }
-  return false;
-}
-
-async function deferRings(client: pg.Client, rings: readonly ForeignKey[]): Promise<void> {
-  for (const key of rings) {
-    if (!key.deferrable) {
-      const sql = `ALTER TABLE ${key.fromName} ALTER CONSTRAINT ${quoteIdent(key.name)} DEFERRABLE INITIALLY DEFERRED`;
-      await execute(client, { sql, doing: `Deferring foreign key ${key.name}` });
-    }
-  }
-  if (rings.some(({ deferrable }) => deferrable)) await client.query('SET CONSTRAINTS ALL DEFERRED');
-}
-
-async function checkRings(client: pg.Client, rings: readonly ForeignKey[]): Promise<void> {
-  await execute(client, { sql: 'SET CONSTRAINTS ALL IMMEDIATE', doing: 'Checking the foreign keys' });
-  for (const key of rings) {
-    if (key.deferrable) continue;
-    const sql = `ALTER TABLE ${key.fromName} ALTER CONSTRAINT ${quoteIdent(key.name)} NOT DEFERRABLE`;
-    await execute(client, { sql, doing: `Putting back foreign key ${key.name}` });
-  }
-}
-
-async function deleteRows(client: pg.Client, one: StagedEntity, which: string): Promise<void> {
-  const sql = `DELETE FROM ${one.table.name} t USING ${one.changes} c WHERE c.care_op = 'DELETE' AND c.${which} AND ${sameKey(one, 't', 'c')}`;
-  await write(client, one, 'DELETE', sql, which);
-}
-
-/** Values of identity columns that are ALWAYS generated cannot be changed; equal ones are left. */
-const updatable = (one: StagedEntity): readonly LiveColumn[] =>
-  one.columns.filter((column) => !one.key.includes(column) && column.identity !== 'ALWAYS');
-
-async function updateRows(client: pg.Client, one: StagedEntity): Promise<void> {
-  const set = updatable(one).map(({ sql }) => `${sql} = d.${sql}`);
-  if (set.length === 0) return;
-  const update = (which: string): Promise<void> =>
-    write(
-      client,
-      one,
-      'UPDATE',
-      `UPDATE ${one.table.name} t SET ${set.join(', ')} FROM ${one.changes} c JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} ` +
-        `WHERE c.care_op = 'UPDATE' AND c.${which} AND ${sameKey(one, 't', 'c')}`,
-      which,
-    );
-  const rules = one.table.uniques.filter((rule) => canCheck(one, rule));
-  // Uniqueness is looked at row by row: what is still held by a row that is to change is taken once it has.
-  for (;;) {
-    const { rowCount } = await client.query(
-      `UPDATE ${one.changes} c SET care_detail = 'READY' WHERE c.care_op = 'UPDATE' AND c.care_detail IS NULL AND NOT (${blocked(one, rules)})`,
-    );
-    if (rowCount === 0) break;
-    await update("care_detail = 'READY'");
-    await client.query(`UPDATE ${one.changes} SET care_detail = 'DONE' WHERE care_detail = 'READY'`);
-  }
-  await refuseExchanged(client, one, rules);
-}
-
 const canCheck = (one: StagedEntity, rule: UniqueRule): boolean =>
   rule.reads.every((column) => one.columns.some(({ name }) => name === column));
 
@@ -192,88 +129,199 @@ function blocked(one: StagedEntity, rules: readonly UniqueRule[]): string {
       `EXISTS (SELECT FROM ${heldBy(one, rule, one.desired)} n JOIN ${heldBy(one, rule, one.table.name)} t ON ${sameValues(rule, 'n', 't')} ` +
       `WHERE ${sameKey(one, 'n', 'c')} AND NOT (${sameKey(one, 't', 'c')}))`,
   );
-  return held.length === 0 ? 'false' : held.join(' OR ');
+  return held.length === 0 ? 'false' : `(${held.join(' OR ')})`;
 }
 
-async function refuseExchanged(
+async function waits(
   client: pg.Client,
   one: StagedEntity,
   rules: readonly UniqueRule[],
-): Promise<void> {
-  const [row] = await selectRows<{ rows: number }>(
+  op: 'INSERT' | 'UPDATE',
+): Promise<boolean> {
+  const [row] = await selectRows<{ found: boolean }>(
     client,
-    `SELECT count(*)::int AS rows FROM ${one.changes} WHERE care_op = 'UPDATE' AND care_detail IS NULL`,
+    `SELECT EXISTS (SELECT FROM ${one.changes} c WHERE c.care_op = '${op}' AND ${blocked(one, rules)}) AS found`,
   );
-  if (row?.rows === 0) return;
-  throw new DataProtectionError(
-    `${row?.rows} rows of ${one.entity.type} have exchanged the values of ${rules.map(({ name }) => name).join(' or ')} among them: ` +
+  return row?.found === true;
+}
+
+/**
+ * Writes: children are deleted first, parents written first, set by set. Where triggers stand aside, the tables' writers
+ * wait from here to the end of the transaction: nothing is done in between that could be done before. Throws
+ * `RESTORE_VALIDATION_FAILED` where the rows that stand then are not the ones that were to.
+ */
+export async function runWrites(client: pg.Client, plan: WritePlan): Promise<void> {
+  await asHost(client, async () => {
+    await alterTriggers(client, plan.triggers, () => 'DISABLE');
+    await deferRings(client, plan.rings);
+    for (const planned of plan.entities.toReversed()) await deleteRows(client, planned, 'IN_TIME');
+    for (const planned of plan.entities) await writeRows(client, planned);
+    for (const planned of plan.entities.toReversed()) await deleteRows(client, planned, 'LATE');
+    await checkRings(client, plan.rings);
+    await alterTriggers(client, plan.triggers, ({ enabled }) => ENABLED[enabled] ?? 'DISABLE');
+  });
+  await requireExact(client, plan.entities);
+  await requireSameTriggers(client, plan.triggers);
+}
+
+const ENABLED: Readonly<Record<string, string>> = { O: 'ENABLE', A: 'ENABLE ALWAYS', R: 'ENABLE REPLICA' };
+
+/** Puts triggers aside, or back exactly as they were. A transaction that ends otherwise never changed them. */
+async function alterTriggers(
+  client: pg.Client,
+  triggers: readonly LiveTrigger[],
+  how: (trigger: LiveTrigger) => string,
+): Promise<void> {
+  if (triggers.length === 0) return;
+  const sql = triggers.map(
+    (trigger) => `ALTER TABLE ONLY ${trigger.table} ${how(trigger)} TRIGGER ${quoteIdent(trigger.name)}`,
+  );
+  await execute(client, { sql: sql.join('; '), doing: 'Putting triggers aside and back' });
+}
+
+async function requireSameTriggers(client: pg.Client, triggers: readonly LiveTrigger[]): Promise<void> {
+  if (triggers.length === 0) return;
+  const [row] = await selectRows<{ same: number }>(
+    client,
+    `SELECT count(*)::int AS same FROM unnest($1::text[], $2::text[], $3::text[]) w(relation, name, enabled)
+       JOIN pg_catalog.pg_trigger g ON g.tgrelid = w.relation::regclass AND g.tgname = w.name AND g.tgenabled::text = w.enabled`,
+    [
+      triggers.map(({ table }) => table),
+      triggers.map(({ name }) => name),
+      triggers.map(({ enabled }) => enabled),
+    ],
+  );
+  if (row?.same === triggers.length) return;
+  throw new DataProtectionError('Triggers could not be put back as they were', 'INTERNAL');
+}
+
+async function deferRings(client: pg.Client, rings: readonly ForeignKey[]): Promise<void> {
+  if (rings.length === 0) return;
+  for (const { deferrable, fromName, name } of rings) {
+    if (deferrable) continue;
+    const sql = `ALTER TABLE ${fromName} ALTER CONSTRAINT ${quoteIdent(name)} DEFERRABLE INITIALLY DEFERRED`;
+    await execute(client, { sql, doing: `Deferring foreign key ${name}` });
+  }
+  await client.query('SET CONSTRAINTS ALL DEFERRED');
+}
+
+async function checkRings(client: pg.Client, rings: readonly ForeignKey[]): Promise<void> {
+  await execute(client, { sql: 'SET CONSTRAINTS ALL IMMEDIATE', doing: 'Checking the foreign keys' });
+  for (const { deferrable, fromName, name } of rings) {
+    if (deferrable) continue;
+    const sql = `ALTER TABLE ${fromName} ALTER CONSTRAINT ${quoteIdent(name)} NOT DEFERRABLE`;
+    await execute(client, { sql, doing: `Putting back foreign key ${name}` });
+  }
+}
+
+async function deleteRows(
+  client: pg.Client,
+  { one, deletes, lateDeletes }: PlannedEntity,
+  when: 'IN_TIME' | 'LATE',
+): Promise<void> {
+  const late = when === 'LATE' ? 'IS NOT NULL' : 'IS NULL';
+  const sql = `DELETE FROM ${one.table.name} t USING ${one.changes} c WHERE c.care_op = 'DELETE' AND c.care_detail ${late} AND ${sameKey(one, 't', 'c')}`;
+  await write(client, one, when === 'LATE' ? lateDeletes : deletes, sql);
+}
+
+async function writeRows(client: pg.Client, planned: PlannedEntity): Promise<void> {
+  const { one, inserts, updatesFirst } = planned;
+  if (updatesFirst) await updateRows(client, planned);
+  await write(client, one, inserts, insertSql(one));
+  if (!updatesFirst) await updateRows(client, planned);
+  if (inserts > 0) await advanceSequences(client, one);
+}
+
+function insertSql(one: StagedEntity): string {
+  const columns = one.columns.map(({ sql }) => sql).join(', ');
+  const values = one.columns.map(({ sql }) => `d.${sql}`).join(', ');
+  return (
+    `INSERT INTO ${one.table.name} (${columns}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${one.changes} c ` +
+    `JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} WHERE c.care_op = 'INSERT'`
+  );
+}
+
+/** Values of identity columns that are ALWAYS generated cannot be changed; equal ones are left. */
+const updatable = (one: StagedEntity): readonly LiveColumn[] =>
+  one.columns.filter((column) => !one.key.includes(column) && column.identity !== 'ALWAYS');
+
+async function updateRows(client: pg.Client, { one, updates, inTurns }: PlannedEntity): Promise<void> {
+  const set = updatable(one).map(({ sql }) => `${sql} = d.${sql}`);
+  if (set.length === 0) return;
+  const update = (which: string): string =>
+    `UPDATE ${one.table.name} t SET ${set.join(', ')} FROM ${one.changes} c JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} ` +
+    `WHERE c.care_op = 'UPDATE' AND ${which} AND ${sameKey(one, 't', 'c')}`;
+  if (!inTurns) return write(client, one, updates, update('true'));
+  const rules = one.table.uniques.filter((rule) => canCheck(one, rule));
+  let left = updates;
+  // Uniqueness is looked at row by row: what is still held by a row that is to change is taken once it has.
+  while (left > 0) {
+    const { rowCount } = await client.query(
+      `UPDATE ${one.changes} c SET care_detail = 'READY' WHERE c.care_op = 'UPDATE' AND c.care_detail IS NULL AND NOT ${blocked(one, rules)}`,
+    );
+    const ready = rowCount ?? 0;
+    if (ready === 0) throw exchanged(one, rules, left);
+    await write(client, one, ready, update("c.care_detail = 'READY'"));
+    await client.query(`UPDATE ${one.changes} SET care_detail = 'DONE' WHERE care_detail = 'READY'`);
+    left -= ready;
+  }
+}
+
+const exchanged = (one: StagedEntity, rules: readonly UniqueRule[], rows: number): DataProtectionError =>
+  new DataProtectionError(
+    `${rows} rows of ${one.entity.type} have exchanged the values of ${rules.map(({ name }) => name).join(' or ')} among them: ` +
       'free one of these values in the table first, or make the constraint deferrable',
+    'RESTORE_VALIDATION_FAILED',
+  );
+
+async function write(client: pg.Client, one: StagedEntity, expected: number, sql: string): Promise<void> {
+  if (expected === 0) return;
+  const doing = `Writing rows of ${one.entity.type}`;
+  const { rowCount } = await client.query(sql).catch((error: unknown) => {
+    throw restoreError(error, doing);
+  });
+  if (rowCount === expected) return;
+  throw new DataProtectionError(
+    `${doing} changed ${rowCount} rows instead of ${expected}: a trigger or rule of the table stands in the way${triggersOf(one)}`,
     'RESTORE_VALIDATION_FAILED',
   );
 }
 
-async function insertRows(client: pg.Client, one: StagedEntity): Promise<void> {
-  const columns = one.columns.map(({ sql }) => sql).join(', ');
-  const values = one.columns.map(({ sql }) => `d.${sql}`).join(', ');
-  await write(
-    client,
-    one,
-    'INSERT',
-    `INSERT INTO ${one.table.name} (${columns}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${one.changes} c ` +
-      `JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} WHERE c.care_op = 'INSERT'`,
-  );
-}
-
-async function write(
-  client: pg.Client,
-  one: StagedEntity,
-  op: string,
-  sql: string,
-  which = 'true',
-): Promise<void> {
-  const doing = `${op === 'DELETE' ? 'Deleting' : 'Writing'} rows of ${one.entity.type}`;
-  const [expected] = await selectRows<{ rows: number }>(
-    client,
-    `SELECT count(*)::int AS rows FROM ${one.changes} WHERE care_op = ${quoteLiteral(op)} AND ${which}`,
-  );
-  if (expected?.rows === 0) return;
-  const { rowCount } = await client.query(sql).catch((error: unknown) => {
-    throw restoreError(error, doing);
+/** Reads back what was written, all tables in one question. */
+async function requireExact(client: pg.Client, entities: readonly PlannedEntity[]): Promise<void> {
+  const written = entities.filter(({ inserts, updates }) => inserts + updates > 0);
+  if (written.length === 0) return;
+  const parts = written.map(({ one }, i) => {
+    const rest = one.columns.filter((column) => !one.key.includes(column));
+    const fields = rest.map(
+      (column) => `CASE WHEN bool_or(${differs([column], 'd', 't')}) THEN ${quoteLiteral(column.name)} END`,
+    );
+    return (
+      `SELECT ${i} AS i, count(t.${one.key[0]?.sql})::int AS rows, array_remove(ARRAY[${fields.join(', ')}]::text[], NULL) AS fields ` +
+      `FROM ${one.changes} c JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} LEFT JOIN ${one.table.name} t ON ${sameKey(one, 't', 'c')} ` +
+      "WHERE c.care_op IN ('INSERT', 'UPDATE')"
+    );
   });
-  if (rowCount !== expected?.rows) {
+  const found = await selectRows<{ i: number; rows: number; fields: string[] }>(
+    client,
+    parts.join(' UNION ALL '),
+  ).catch((error: unknown) => {
+    throw restoreError(error, 'Reading the restored rows back');
+  });
+  for (const [i, { one, inserts, updates }] of written.entries()) {
+    const { rows, fields } = found.find((row) => row.i === i) ?? { rows: 0, fields: [] };
+    if (rows === inserts + updates && fields.length === 0) continue;
+    const what = fields.length === 0 ? 'are missing' : `differ in ${fields.join(', ')}`;
     throw new DataProtectionError(
-      `${doing} changed ${rowCount} rows instead of ${expected?.rows}: a trigger or rule of the table stands in the way${triggersOf(one)}`,
+      `Rows of ${one.entity.type} ${what} once they are written${triggersOf(one)}`,
       'RESTORE_VALIDATION_FAILED',
     );
   }
 }
 
-async function requireExact(client: pg.Client, one: StagedEntity): Promise<void> {
-  const rest = one.columns.filter((column) => !one.key.includes(column));
-  const fields = rest.map(
-    (column) => `CASE WHEN bool_or(${differs([column], 'd', 't')}) THEN ${quoteLiteral(column.name)} END`,
-  );
-  const [found] = await selectRows<{ rows: number; expected: number; fields: string[] }>(
-    client,
-    `SELECT count(t.${one.key[0]?.sql})::int AS rows, count(*)::int AS expected, array_remove(ARRAY[${fields.join(', ')}]::text[], NULL) AS fields
-       FROM ${one.changes} c JOIN ${one.desired} d ON ${sameKey(one, 'd', 'c')} LEFT JOIN ${one.table.name} t ON ${sameKey(one, 't', 'c')}
-      WHERE c.care_op IN ('INSERT', 'UPDATE')`,
-  ).catch((error: unknown) => {
-    throw restoreError(error, `Reading the rows of ${one.entity.type} back`);
-  });
-  if (found === undefined || (found.rows === found.expected && found.fields.length === 0)) return;
-  const what = found.fields.length === 0 ? 'are missing' : `differ in ${found.fields.join(', ')}`;
-  throw new DataProtectionError(
-    `Rows of ${one.entity.type} ${what} once they are written${triggersOf(one)}`,
-    'RESTORE_VALIDATION_FAILED',
-  );
-}
-
 function triggersOf({ table, entity }: StagedEntity): string {
   const before = [
-    ...new Set(
-      table.triggers.filter((trigger) => trigger.before && trigger.enabled !== 'D').map(({ name }) => name),
-    ),
+    ...new Set(table.triggers.filter((one) => one.before && one.enabled !== 'D').map(({ name }) => name)),
   ];
   return before.length === 0
     ? ''
