@@ -67,8 +67,6 @@ describe('a snapshot', () => {
 
 const staging = { type: 'STAGING', schemaName: 'never' } as const;
 const restores: Readonly<Record<string, Partial<CreateRestoreOperationInput>>> = {
-  'no destination, which is PRODUCTION': {},
-  PRODUCTION: { restoreDestination: { type: 'PRODUCTION' } },
   TEMPORARY: { restoreDestination: { type: 'TEMPORARY' } },
   'a table prefix': { restoreDestination: { type: 'TEST', tablePrefix: 'old_' } },
   'another database': { restoreDestination: { type: 'TEST', databaseConnection: 'elsewhere' } },
@@ -80,8 +78,7 @@ const restores: Readonly<Record<string, Partial<CreateRestoreOperationInput>>> =
     scope: { restoreToTimestamp: '2026-01-31T02:00:00Z' },
   },
   'a scope': { restoreDestination: staging, scope: { includeEntities: ['ITEM'] } },
-  approval: { restoreDestination: staging, requiresApproval: true },
-  rollback: { restoreDestination: staging, rollbackEnabled: true },
+  'attachments in its scope': { scope: { includeAttachments: true } },
 };
 
 describe('a restore with', () => {
