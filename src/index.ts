@@ -44,6 +44,7 @@ export type {
 } from './storage/storage.ts';
 export { SYNC_MESSAGES, SYNC_PROTOCOL_VERSION, type SyncMessageName } from './sync/messages.ts';
 export * from './types/actor.ts';
+export * from './types/audit.ts';
 export * from './types/backup.ts';
 export type { Clock } from './types/clock.ts';
 export type { Credential, CredentialProvider } from './types/credentials.ts';

@@ -47,6 +47,9 @@ export interface MacContext {
   readonly purpose: string;
 }
 
+/** For what belongs to no configuration of backups. */
+export const NO_CONFIGURATION: UUID = '00000000-0000-0000-0000-000000000000';
+
 export interface MacKey {
   readonly keyId: string;
   readonly key: Uint8Array;

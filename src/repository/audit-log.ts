@@ -1,36 +1,29 @@
 import { createHash } from 'node:crypto';
-import type { Json, Timestamp, UUID } from '../types/ids.ts';
+import type { AuditEntry, AuditProblem } from '../types/audit.ts';
+import type { Json, UUID } from '../types/ids.ts';
 import { integer, json, jsonText, text, timestamp, uuid } from './column.ts';
-import type { Database, Transaction } from './database.ts';
+import type { Database, RawRow, Transaction } from './database.ts';
 import { decodeColumns, type RowMapping, selectColumns } from './row-mapping.ts';
 
 /** One action to be entered. `details` hold ids, names and counts: never a row's content, a key or a credential. */
-export interface NewAuditEntry {
-  readonly organizationId: UUID;
-  readonly action: string;
-  readonly userId: UUID;
-  readonly resourceType: string;
-  readonly resourceId: string;
-  readonly details: { readonly [key: string]: Json };
-}
+export type NewAuditEntry = Omit<AuditEntry, 'sequence' | 'timestamp' | 'prevHash' | 'hash'>;
 
-/** An entry of an organization's chain: `hash` covers everything before it, `prevHash` the entry before. */
-export interface AuditEntry extends NewAuditEntry {
-  /** 1 for the organization's first; without gaps. */
-  readonly sequence: number;
-  readonly timestamp: Timestamp;
-  readonly prevHash: string;
-  readonly hash: string;
-}
+/** An entry of a chain, by what the next one is linked to. */
+export type ChainLink = Pick<AuditEntry, 'sequence' | 'hash'>;
 
 /** The first entry that does not fit, and what is wrong with it. */
 export type ChainVerdict =
   | { readonly valid: true; readonly entries: number; readonly head: string }
-  | {
-      readonly valid: false;
-      readonly sequence: number;
-      readonly reason: 'MISSING' | 'ALTERED' | 'NOT_LINKED' | 'HEAD_DIFFERS';
-    };
+  | ({ readonly valid: false } & AuditProblem);
+
+/** What is known of a chain from elsewhere. */
+export interface KnownChain {
+  /** Reading begins behind this entry, which is trusted. The beginning when left out. */
+  readonly after?: ChainLink;
+  /** Hashes that entries must have, by sequence, `after` among them. */
+  readonly hashes?: ReadonlyMap<number, readonly string[]>;
+  readonly signal?: AbortSignal;
+}
 
 export interface AuditLog {
   /**
@@ -39,14 +32,14 @@ export interface AuditLog {
    */
   append(transaction: Transaction, entry: NewAuditEntry): Promise<AuditEntry>;
   /**
-   * Reads an organization's chain from its beginning to its head as it is now and checks every link. It finds entries
-   * that were altered, removed or put in. It does not find a tail cut off together with the head: for that, compare
-   * `head` with one that is kept elsewhere.
+   * Reads an organization's chain from its beginning to its head as it is now and checks every link. It finds entries that
+   * were altered, removed or put in, and what differs from what is known from elsewhere. Without that it does not find a
+   * tail cut off together with the head.
    */
-  verifyChain(db: Database, organizationId: UUID): Promise<ChainVerdict>;
+  verifyChain(db: Database, organizationId: UUID, known?: KnownChain): Promise<ChainVerdict>;
 }
 
-const AUDIT: RowMapping<AuditEntry> = {
+export const AUDIT: RowMapping<AuditEntry> = {
   organizationId: uuid('organization_id'),
   sequence: integer('sequence'),
   timestamp: timestamp('timestamp'),
@@ -58,13 +51,15 @@ const AUDIT: RowMapping<AuditEntry> = {
   prevHash: text('prev_hash'),
   hash: text('hash'),
 };
-const HEAD: RowMapping<Pick<AuditEntry, 'sequence' | 'hash'>> = {
+const HEAD: RowMapping<ChainLink> = {
   sequence: integer('sequence'),
   hash: text('hash'),
 };
 
 /** What the first entry is linked to. */
 const GENESIS = '0'.repeat(64);
+/** Before the first entry. */
+const BEGINNING: ChainLink = { sequence: 0, hash: GENESIS };
 const PAGE = 1000;
 
 export function createAuditLog(): AuditLog {
@@ -120,14 +115,22 @@ async function append(tx: Transaction, entry: NewAuditEntry): Promise<AuditEntry
   return entered;
 }
 
-async function verifyChain(db: Database, organizationId: UUID): Promise<ChainVerdict> {
+async function verifyChain(
+  db: Database,
+  organizationId: UUID,
+  { after = BEGINNING, hashes = new Map(), signal }: KnownChain = {},
+): Promise<ChainVerdict> {
   const [row] = await db.query(
     `SELECT ${selectColumns(HEAD, 'h')} FROM ${db.table('audit_heads')} h WHERE h.organization_id = $1`,
     [organizationId],
   );
-  const head = row ? decodeColumns(HEAD, row) : { sequence: 0, hash: GENESIS };
-  let last = { sequence: 0, hash: GENESIS };
+  const head = row ? decodeColumns(HEAD, row) : BEGINNING;
+  const differs = ({ sequence, hash }: ChainLink): boolean =>
+    hashes.get(sequence)?.some((known) => known !== hash) === true;
+  if (differs(after)) return { valid: false, sequence: after.sequence, reason: 'CHECKPOINT_DIFFERS' };
+  let last = after;
   for (;;) {
+    signal?.throwIfAborted();
     const rows = await db.query(
       `SELECT ${selectColumns(AUDIT, 'a')} FROM ${db.table('audit_log')} a
         WHERE a.organization_id = $1 AND a.sequence > $2::bigint AND ($3 OR a.sequence <= $4::bigint)
@@ -136,18 +139,33 @@ async function verifyChain(db: Database, organizationId: UUID): Promise<ChainVer
       [organizationId, last.sequence, row === undefined, head.sequence, PAGE],
     );
     for (const stored of rows) {
-      const entry = decodeColumns(AUDIT, stored);
       const sequence = last.sequence + 1;
+      const entry = readable(stored);
+      if (entry === undefined) return { valid: false, sequence, reason: 'ALTERED' };
       if (entry.sequence !== sequence) return { valid: false, sequence, reason: 'MISSING' };
       if (entry.hash !== hashOf(entry)) return { valid: false, sequence, reason: 'ALTERED' };
       if (entry.prevHash !== last.hash) return { valid: false, sequence, reason: 'NOT_LINKED' };
+      if (differs(entry)) return { valid: false, sequence, reason: 'CHECKPOINT_DIFFERS' };
       last = { sequence, hash: entry.hash };
     }
     if (rows.length < PAGE) break;
   }
-  if (last.sequence < head.sequence) return { valid: false, sequence: last.sequence + 1, reason: 'MISSING' };
+  const next = last.sequence + 1;
+  if (last.sequence < head.sequence) return { valid: false, sequence: next, reason: 'MISSING' };
+  if ([...hashes.keys()].some((sequence) => sequence > last.sequence)) {
+    return { valid: false, sequence: next, reason: 'CHECKPOINT_BEYOND_END' };
+  }
   if (last.hash !== head.hash) return { valid: false, sequence: last.sequence, reason: 'HEAD_DIFFERS' };
-  return { valid: true, entries: last.sequence, head: last.hash };
+  return { valid: true, entries: last.sequence - after.sequence, head: last.hash };
+}
+
+/** undefined: it holds what the library never writes. */
+function readable(stored: RawRow): AuditEntry | undefined {
+  try {
+    return decodeColumns(AUDIT, stored);
+  } catch {
+    return undefined;
+  }
 }
 
 /** SHA-256 over one JSON array in a fixed order, the keys of objects sorted. */

@@ -1,4 +1,5 @@
 import type { Timestamp, UUID } from '../types/ids.ts';
+import { firstUncovered } from './audit-trail.ts';
 import type { Database, Parameter } from './database.ts';
 
 /** Something of some organization that a worker is to look at. */
@@ -28,6 +29,11 @@ export interface WorkFinder {
     now: Timestamp,
     silentSince: Timestamp,
   ): Promise<readonly FoundWork[]>;
+  /**
+   * Organizations with an audit entry from before `before` that no checkpoint covers: 100 by id, from behind `after`.
+   * Empty: no further ones.
+   */
+  uncoveredAuditLogs(before: Timestamp, after?: UUID): Promise<readonly UUID[]>;
 }
 
 /** How much is taken up at once; the rest is found the next time. */
@@ -78,5 +84,15 @@ export function createWorkFinder(db: Database): WorkFinder {
               OR (j.status = 'IN_PROGRESS' AND j.updated_at < $2::timestamptz))`,
         [now, silentSince, of === 'VERIFICATIONS'],
       ),
+    async uncoveredAuditLogs(before, after) {
+      const rows = await db.query(
+        `SELECT h.organization_id::text AS organization_id FROM ${db.table('audit_heads')} h
+          WHERE ($2::uuid IS NULL OR h.organization_id > $2::uuid)
+            AND (${firstUncovered(db, 'h.organization_id')}) < $1::timestamptz
+          ORDER BY h.organization_id LIMIT ${LIMIT}`,
+        [before, after ?? null],
+      );
+      return rows.map(({ organization_id }) => organization_id ?? '');
+    },
   };
 }

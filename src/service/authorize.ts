@@ -9,6 +9,15 @@ export function requirePermission(actor: Actor, permission: Permission): void {
   throw new DataProtectionError(`The action needs the permission ${permission}`, 'FORBIDDEN');
 }
 
+/** Throws `FORBIDDEN` for who is limited to branches: `what` tells of all of them. */
+export function requireAllBranches(actor: Actor, what: string): void {
+  if (actor.branchIds === 'ALL') return;
+  throw new DataProtectionError(
+    `${what} is the whole organization’s, and the actor is limited to branches`,
+    'FORBIDDEN',
+  );
+}
+
 /** Throws `FORBIDDEN` where an input names another organization than the actor's. */
 export function requireOwnOrganization(actor: Actor, organizationId: UUID | undefined): void {
   if (organizationId === undefined || organizationId === actor.organizationId) return;

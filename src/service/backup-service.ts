@@ -1,8 +1,17 @@
 import { isDeepStrictEqual } from 'node:util';
 import { uuidv7 } from 'uuidv7';
+import { auditTrail } from '../repository/audit-trail.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { Transaction } from '../repository/database.ts';
 import type { Actor } from '../types/actor.ts';
+import type {
+  AuditCheckpoint,
+  AuditEntry,
+  AuditVerdict,
+  ListAuditLogInput,
+  PruneAuditLogInput,
+  PrunedAuditLog,
+} from '../types/audit.ts';
 import type {
   BackupConfigStatus,
   BackupConfiguration,
@@ -37,8 +46,10 @@ import {
   CreateBackupConfigSchema,
   CreateRestoreOperationSchema,
   CreateSnapshotSchema,
+  ListAuditLogSchema,
   ListConfigurationsSchema,
   ListSnapshotsSchema,
+  PruneAuditLogSchema,
   parseInput,
   ResolveRestoreConflictSchema,
   UpdateBackupConfigSchema,
@@ -46,7 +57,14 @@ import {
 } from '../validation/index.ts';
 import { StorageAnalyticsInputSchema, StorageUsageInputSchema } from '../validation/usage.ts';
 import { type Asking, alreadyRunning, notFound, requireStatus } from './asking.ts';
-import { allowedBranches, requireOwnOrganization, requirePermission } from './authorize.ts';
+import { type AuditAsking, createAuditCheckpoint } from './audit-checkpoint.ts';
+import { pruneAuditLog, verifyAuditLog } from './audit-log.ts';
+import {
+  allowedBranches,
+  requireAllBranches,
+  requireOwnOrganization,
+  requirePermission,
+} from './authorize.ts';
 import { boundActor } from './bound-actor.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
@@ -481,6 +499,58 @@ export class BackupService {
   async cancelRestoreOperation(id: UUID): Promise<RestoreOperation> {
     requirePermission(this.#actor, 'backup:restore');
     return stopRestore(this.#asking, await this.#restore(id));
+  }
+
+  /**
+   * Who did what, newest first; what was done in offline sync too. Permission `backup:admin`, and not limited to branches.
+   * Errors: `VALIDATION_FAILED`.
+   */
+  async listAuditLog(input: ListAuditLogInput = {}): Promise<Page<AuditEntry>> {
+    const { context, organizationId } = this.#auditAsking();
+    return auditTrail(context.db, organizationId).list(
+      parseInput(ListAuditLogSchema, 'The list of the audit log', input),
+    );
+  }
+
+  /**
+   * Verifies every entry of the audit log, each link, and every checkpoint in the database and in the default storage. What
+   * is wrong is a result (`valid: false` with the first `problem`), not an error, and is told as `audit.broken`. Permission
+   * `backup:admin`, and not limited to branches. Errors: `STORAGE_*`, `KEY_UNAVAILABLE` where they do not answer.
+   */
+  async verifyAuditLog(options: { readonly signal?: AbortSignal } = {}): Promise<AuditVerdict> {
+    return verifyAuditLog(this.#auditAsking(), options.signal ?? new AbortController().signal);
+  }
+
+  /**
+   * Signs the audit log as it is now, in the database and in the default storage. The newest checkpoint where nothing has been
+   * entered since. Workers make one a day. Permission `backup:admin`, and not limited to branches. Errors:
+   * `AUDIT_LOG_BROKEN`, `INVALID_STATE` before the first entry, `KEY_UNAVAILABLE`, `CONFIGURATION_INVALID`, `STORAGE_*`.
+   */
+  async createAuditCheckpoint(): Promise<AuditCheckpoint> {
+    return createAuditCheckpoint(this.#auditAsking());
+  }
+
+  /**
+   * Removes entries from before `before` for good, up to the newest authenticated checkpoint among them, once the whole log
+   * has been verified. Permission `backup:admin`, and not limited to branches. Errors: `VALIDATION_FAILED`,
+   * `AUDIT_LOG_BROKEN`, `CONFIGURATION_INVALID` without a key provider, `INVALID_STATE` where no authenticated checkpoint
+   * covers them, and as `verifyAuditLog`.
+   */
+  async pruneAuditLog(
+    input: PruneAuditLogInput,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<PrunedAuditLog> {
+    const asking = this.#auditAsking();
+    const parsed = parseInput(PruneAuditLogSchema, 'The pruning of the audit log', input);
+    return pruneAuditLog(asking, parsed, options.signal ?? new AbortController().signal);
+  }
+
+  /** Throws `FORBIDDEN` unless the actor may see the whole organization's audit log. */
+  #auditAsking(): AuditAsking {
+    requirePermission(this.#actor, 'backup:admin');
+    requireAllBranches(this.#actor, 'The audit log');
+    const { organizationId, userId } = this.#actor;
+    return { context: this.#context, organizationId, userId };
   }
 
   get #asking(): Asking {

@@ -3,6 +3,7 @@ import { DataProtectionError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import type { MeasuredPlace } from '../types/usage.ts';
 import type { Asking } from './asking.ts';
+import { auditFolder } from './audit-storage.ts';
 import { type CatalogUsage, describePlace, sum } from './catalog-usage.ts';
 
 interface Listed {
@@ -43,7 +44,13 @@ export async function measureStorages(
     const about = { description: describePlace(context, group), type: first.type };
     if (listed instanceof DataProtectionError) return [{ ...about, ...NOT_LISTED, error: listed.code }];
     const paths = { before: before.get(place) ?? [], after: after.get(place) ?? [] };
-    return [{ ...about, error: null, ...compare(listed, paths, actor.branchIds === 'ALL' ? 'ALL' : 'OWN') }];
+    return [
+      {
+        ...about,
+        error: null,
+        ...compare(listed, paths, actor.organizationId, actor.branchIds === 'ALL' ? 'ALL' : 'OWN'),
+      },
+    ];
   });
 }
 
@@ -92,9 +99,13 @@ const snapshotFolder = (path: string): string =>
 function compare(
   listed: ReadonlyMap<string, Listed>,
   { before, after }: { readonly before: readonly KnownPath[]; readonly after: readonly KnownPath[] },
+  organizationId: UUID,
   sees: 'ALL' | 'OWN',
 ): Pick<MeasuredPlace, 'objects' | 'bytes' | 'unaccounted' | 'missingSnapshots'> {
-  const folders = new Set([...before, ...after].flatMap(({ path }) => [path, snapshotFolder(path)]));
+  const folders = new Set([
+    ...[...before, ...after].flatMap(({ path }) => [path, snapshotFolder(path)]),
+    auditFolder(organizationId),
+  ]);
   const [accounted, others]: [Listed[], Listed[]] = [[], []];
   for (const [folder, found] of listed) (folders.has(folder) ? accounted : others).push(found);
   const still = new Set(after.filter(({ whole }) => whole).map(({ path }) => path));

@@ -1,5 +1,5 @@
 import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto';
-import type { KeyProvider } from '../keys/keys.ts';
+import { type KeyProvider, NO_CONFIGURATION } from '../keys/keys.ts';
 import { signedText } from '../sync/base-signature.ts';
 import { canonicalJson, canonicalRow } from '../sync/canonical.ts';
 import type { UUID } from '../types/ids.ts';
@@ -30,8 +30,6 @@ interface Secret {
   readonly key: KeyObject;
 }
 
-/** Belongs to no configuration of backups. */
-const NO_CONFIGURATION = '00000000-0000-0000-0000-000000000000';
 const MOST_SECRETS = 1000;
 
 export function baseSigner(keys: KeyProvider | undefined): BaseSigner {

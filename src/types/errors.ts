@@ -350,6 +350,13 @@ export const ERROR_CODES = {
     remedy: 'Nothing to do.',
     retryable: true,
   },
+  AUDIT_LOG_BROKEN: {
+    happened:
+      'The audit log does not verify: entries or checkpoints were altered, removed or put in. Nothing was signed or removed.',
+    remedy:
+      'Run `verifyAuditLog()`, keep the database and the checkpoints as they are, and find out who had access.',
+    retryable: false,
+  },
   MIGRATION_FAILED: {
     happened: 'The library’s own schema could not be created or changed; it is as it was before.',
     remedy: 'See the message; the role needs CREATE on the database.',

@@ -1,3 +1,4 @@
+import type { AuditProblem } from './audit.ts';
 import type {
   BackupProgress,
   BackupSnapshot,
@@ -62,6 +63,8 @@ export interface BackupEvents {
     readonly code: ErrorCode;
     readonly message: string;
   };
+  /** The audit log does not verify: somebody has to look. */
+  'audit.broken': { readonly organizationId: UUID; readonly problem: AuditProblem };
   /** An offline operation has been applied, has ended otherwise, or waits for somebody. */
   'sync.operation': {
     readonly organizationId: UUID;

@@ -71,7 +71,7 @@ export interface MeasuredPlace {
   readonly type: StorageType;
   /** The rest is null or zero: the storage could not be listed. */
   readonly error: ErrorCode | null;
-  /** All that was listed, manifests and sidecars included. */
+  /** All that was listed; manifests, sidecars and checkpoints of the audit log included. */
   readonly objects: number;
   readonly bytes: number;
   /**

@@ -1,3 +1,4 @@
+export { ListAuditLogSchema, PruneAuditLogSchema } from './audit.ts';
 export {
   CreateBackupConfigSchema,
   NotificationSettingsSchema,

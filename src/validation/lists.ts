@@ -7,7 +7,7 @@ import {
 } from '../types/backup.ts';
 import { identifyingText, optional, uuid, wholeNumber } from './fields.ts';
 
-const paging = { limit: optional(wholeNumber(1, 1000)), cursor: optional(identifyingText(1, 1024)) };
+export const paging = { limit: optional(wholeNumber(1, 1000)), cursor: optional(identifyingText(1, 1024)) };
 
 export const ListConfigurationsSchema = z.strictObject({
   ...paging,

@@ -44,6 +44,8 @@ const FOUND: readonly Found[] = ['backups', 'verifications', 'replications'];
 const DEFAULT_POLL_MS = 15_000;
 /** An offline operation waits less long where the queue is lost. */
 const SYNC_POLL_MS = 5_000;
+/** Audit logs are looked at once in as many looks: every ten minutes. */
+const LOOKS_PER_AUDIT = 40;
 const DEFAULT_GRACE_MS = 30_000;
 /** The longest that a timer of Node.js waits; a longer one would not wait at all. */
 const LONGEST_TIMER_MS = 2_147_483_647;
@@ -100,6 +102,11 @@ export async function startWorker(
   };
   const timer = setInterval(look, Math.min(pollMs, LONGEST_TIMER_MS));
   look();
+  const checkpointAudit = oneAtATime(async () => {
+    await duties.checkpointAuditLogs(closing.signal);
+  }, note);
+  const auditTimer = setInterval(checkpointAudit.start, Math.min(pollMs * LOOKS_PER_AUDIT, LONGEST_TIMER_MS));
+  checkpointAudit.start();
   const syncWork =
     duties.sync === undefined
       ? undefined
@@ -130,6 +137,7 @@ export async function startWorker(
 
   const end = async (graceMs: number): Promise<void> => {
     clearInterval(timer);
+    clearInterval(auditTimer);
     clearInterval(syncTimer);
     closing.abort();
     const graceOver = Promise.withResolvers<void>();
@@ -143,7 +151,10 @@ export async function startWorker(
         ...FOUND.map((name) => lanes[name].empty()),
         syncWork?.empty(),
         // A look that the database does not answer must not hold up the stop.
-        Promise.race([Promise.all([find.ended(), queueDue.ended()]), graceOver.promise]),
+        Promise.race([
+          Promise.all([find.ended(), queueDue.ended(), checkpointAudit.ended()]),
+          graceOver.promise,
+        ]),
       ]);
     } finally {
       clearTimeout(late);

@@ -152,18 +152,27 @@ export async function librarySessions(pool: pg.Pool): Promise<{ pid: number; nam
 }
 
 /** The rows of the library's own tables, the audit log included: equal before and after means that nothing was written. */
-export async function ownRows(pool: pg.Pool): Promise<string> {
-  const tables = [
-    'backup_configurations',
-    'backup_snapshots',
-    'backup_attempts',
-    'restore_operations',
-    'audit_log',
-  ];
+export const ownRows = (pool: pg.Pool): Promise<string> =>
+  rowsOf(
+    pool,
+    [
+      'backup_configurations',
+      'backup_snapshots',
+      'backup_attempts',
+      'restore_operations',
+      'restore_conflicts',
+      'storage_jobs',
+      'audit_log',
+      'audit_checkpoints',
+    ].map((table) => `care_backup.${table}`),
+  );
+
+/** A digest of the rows of tables. */
+export async function rowsOf(pool: pg.Pool, tables: readonly string[]): Promise<string> {
   const parts = await Promise.all(
     tables.map(async (table) => {
       const { rows } = await pool.query<{ digest: string }>(
-        `SELECT count(*) || ' ' || coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '') AS digest FROM care_backup.${table} t`,
+        `SELECT count(*) || ' ' || coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '') AS digest FROM ${table} t`,
       );
       return `${table} ${rows[0]?.digest}`;
     }),

@@ -38,9 +38,10 @@ const verdict = () => audit.verifyChain(db, organizationId);
 /** What somebody with the database's highest rights can do. */
 async function tamper(statement: string): Promise<void> {
   await database.pool.query(`
-    ALTER TABLE care_backup.audit_log DISABLE TRIGGER audit_log_append_only;
+    ALTER TABLE care_backup.audit_log DISABLE TRIGGER USER;
     ${statement.replaceAll(':org', `'${organizationId}'`)};
-    ALTER TABLE care_backup.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;`);
+    ALTER TABLE care_backup.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;
+    ALTER TABLE care_backup.audit_log ENABLE ALWAYS TRIGGER audit_log_pruned_only;`);
 }
 
 describe('the audit log', () => {
@@ -124,6 +125,7 @@ describe('what was entered', () => {
   test.each([
     'UPDATE care_backup.audit_log SET action = $$x$$',
     'DELETE FROM care_backup.audit_log',
+    'DELETE FROM care_backup.audit_log WHERE sequence = 1',
     'TRUNCATE care_backup.audit_log',
     'TRUNCATE care_backup.audit_heads CASCADE',
   ])('is not changed by %s', async (statement) => {
@@ -152,6 +154,11 @@ describe('what was entered', () => {
     [
       'an altered time',
       `UPDATE care_backup.audit_log SET "timestamp" = now() ${at2}`,
+      { sequence: 2, reason: 'ALTERED' },
+    ],
+    [
+      'a time that is none',
+      `UPDATE care_backup.audit_log SET "timestamp" = 'infinity' ${at2}`,
       { sequence: 2, reason: 'ALTERED' },
     ],
     [

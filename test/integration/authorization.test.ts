@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { BackupService } from '../../src/service/backup-service.ts';
+import { BackupService } from '../../src/service/backup-service.ts';
 import { type Actor, PERMISSIONS, type Permission } from '../../src/types/actor.ts';
 import type {
   BackupConfiguration,
@@ -109,6 +109,15 @@ function methods({ configuration, snapshot, restore, job }: Objects) {
       'backup:read',
       (s) => s.getStorageAnalytics({ configurationId: configuration.id }),
     ],
+    [
+      'planRestore',
+      'backup:restore',
+      (s) => s.planRestore({ snapshotId: snapshot.id, restoreDestination: { type: 'PRODUCTION' } }),
+    ],
+    ['approveRestoreOperation', 'backup:approve', (s) => s.approveRestoreOperation(restore.id)],
+    ['rejectRestoreOperation', 'backup:approve', (s) => s.rejectRestoreOperation(restore.id)],
+    ['rollbackRestore', 'backup:restore', (s) => s.rollbackRestore(restore.id)],
+    ['listRestoreConflicts', 'backup:restore', (s) => s.listRestoreConflicts(restore.id)],
     ['getRestoreOperation', 'backup:read', (s) => s.getRestoreOperation(restore.id)],
     ['cancelRestoreOperation', 'backup:restore', (s) => s.cancelRestoreOperation(restore.id)],
   ];
@@ -122,6 +131,18 @@ const general: readonly [string, Permission, (service: BackupService) => Promise
   ['listSnapshots', 'backup:read', (s) => s.listSnapshots()],
 ];
 
+/** Methods about what is the whole organization's. */
+const organizational: readonly [string, Permission, (service: BackupService) => Promise<unknown>][] = [
+  ['listAuditLog', 'backup:admin', (s) => s.listAuditLog()],
+  ['verifyAuditLog', 'backup:admin', (s) => s.verifyAuditLog()],
+  ['createAuditCheckpoint', 'backup:admin', (s) => s.createAuditCheckpoint()],
+  [
+    'pruneAuditLog',
+    'backup:admin',
+    (s) => s.pruneAuditLog({ before: '2020-01-01T00:00:00Z', retentionDays: 1 }),
+  ],
+];
+
 async function nothingHappens(action: () => Promise<unknown>, code: string): Promise<void> {
   const before = [await ownRows(bench.database.pool), ...(await filesBelow(bench.folder))];
   const logged = lines.length;
@@ -132,10 +153,9 @@ async function nothingHappens(action: () => Promise<unknown>, code: string): Pro
 
 describe('every method of the service is in these tests', () => {
   test('none is forgotten', () => {
-    const tested = [...methods(whole), ...general].map(([name]) => name).sort();
-    const prototype = Object.getPrototypeOf(bench.backups) as object;
+    const tested = [...methods(whole), ...general, ...organizational].map(([name]) => name).sort();
     expect(tested).toEqual(
-      Object.getOwnPropertyNames(prototype)
+      Object.getOwnPropertyNames(BackupService.prototype)
         .filter((name) => name !== 'constructor')
         .sort(),
     );
@@ -144,7 +164,7 @@ describe('every method of the service is in these tests', () => {
 
 describe('without the permission', () => {
   test('each is FORBIDDEN with every other permission of all kinds, and does nothing', async () => {
-    for (const [, needed, call] of [...methods(whole), ...general]) {
+    for (const [, needed, call] of [...methods(whole), ...general, ...organizational]) {
       const others = PERMISSIONS.filter(
         (permission) => permission !== needed && permission !== 'backup:admin',
       );
@@ -154,7 +174,7 @@ describe('without the permission', () => {
   });
 
   test('with it alone, or with backup:admin, it is let through', async () => {
-    for (const [name, needed, call] of general) {
+    for (const [name, needed, call] of [...general, ...organizational]) {
       await expect(call(as({ permissions: [needed] })), name).resolves.toBeDefined();
       await expect(call(as({ permissions: ['backup:admin'] })), name).resolves.toBeDefined();
     }
@@ -233,6 +253,52 @@ describe('what lies outside is not found, and nothing happens', () => {
       }
     }
   });
+});
+
+describe('the audit log', () => {
+  test('is closed to who is limited to branches, to all of them too', async () => {
+    for (const branchIds of [[BRANCH_A], [BRANCH_A, BRANCH_B], []]) {
+      for (const [, , call] of organizational) {
+        await nothingHappens(() => call(as({ branchIds })), 'FORBIDDEN');
+      }
+    }
+  });
+
+  test('of another organization is not seen, signed or pruned', async () => {
+    const before = await ownRows(bench.database.pool);
+    const stranger = as({}, '018f4d3e-7a2b-7c11-9a55-3f2a1b4c5d6e');
+    expect(await stranger.listAuditLog()).toEqual({ items: [], nextCursor: null });
+    expect(await stranger.pruneAuditLog({ before: '2020-01-01T00:00:00Z', retentionDays: 1 })).toEqual({
+      removed: 0,
+      through: null,
+    });
+    await nothingHappens(() => stranger.createAuditCheckpoint(), 'INVALID_STATE');
+    expect(await ownRows(bench.database.pool)).toEqual(before);
+    const mine = await bench.backups.listAuditLog({ resourceId: whole.snapshot.id, limit: 1 });
+    expect(mine.nextCursor).not.toBe(null);
+    expect((await stranger.listAuditLog({ cursor: mine.nextCursor ?? '' })).items).toEqual([]);
+    expect(await stranger.verifyAuditLog()).toMatchObject({ valid: true, entries: 0 });
+  });
+});
+
+test('a restore is approved by a second person with the permission, and by nobody else', async () => {
+  const asked = await bench.backups.createRestoreOperation({ snapshotId: whole.snapshot.id });
+  expect(asked.status).toBe('PENDING_APPROVAL');
+  const second = '00000000-0000-4000-8000-0000000000bb';
+  const withApproval = { userId: second, permissions: ['backup:approve'] as const };
+  const refused: readonly [BackupService, string][] = [
+    [bench.backups, 'FORBIDDEN'],
+    [as({ permissions: PERMISSIONS }), 'FORBIDDEN'],
+    [as({ permissions: ['backup:approve'], userId: actorOf('').userId.toUpperCase() }), 'FORBIDDEN'],
+    [as({ userId: second, permissions: ['backup:create', 'backup:restore', 'backup:read'] }), 'FORBIDDEN'],
+    [as(withApproval, OTHER_ORGANIZATION), 'NOT_FOUND'],
+    [as({ ...withApproval, branchIds: [BRANCH_A] }), 'NOT_FOUND'],
+  ];
+  for (const [service, code] of refused) {
+    await nothingHappens(() => service.approveRestoreOperation(asked.id), code);
+    await nothingHappens(() => service.rejectRestoreOperation(asked.id), code);
+  }
+  expect(await as(withApproval).rejectRestoreOperation(asked.id, 'no')).toMatchObject({ status: 'REJECTED' });
 });
 
 describe('an organization or branch in an input that is not the actor’s', () => {

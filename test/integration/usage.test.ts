@@ -58,6 +58,7 @@ beforeEach(async () => {
   backups = bench.backups;
   await bench.database.pool.query(
     `TRUNCATE care_backup.backup_queue, care_backup.storage_jobs, care_backup.backup_attempts,
+       care_backup.restore_conflicts, care_backup.restore_images, care_backup.restore_image_tables,
        care_backup.restore_operations, care_backup.backup_snapshots, care_backup.backup_configurations`,
   );
 });

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import type * as z from 'zod';
+import type * as audit from '../../src/types/audit.ts';
 import type * as types from '../../src/types/backup.ts';
 import type { EntityInput } from '../../src/types/entity.ts';
 import type * as sync from '../../src/types/offline-sync.ts';
@@ -42,6 +43,8 @@ interface Interfaces {
   readonly RestoreDataMetricsSchema: types.RestoreDataMetrics;
   readonly ValidationCheckSchema: types.ValidationCheck;
   readonly ValidationResultsSchema: types.ValidationResults;
+  readonly ListAuditLogSchema: audit.ListAuditLogInput;
+  readonly PruneAuditLogSchema: audit.PruneAuditLogInput;
   readonly QueueOperationSchema: sync.QueueOperationInput;
   readonly QueueOptionsSchema: sync.QueueOptions;
   readonly ClientStampSchema: sync.ClientStamp;
