@@ -116,8 +116,8 @@ export class OfflineSyncService {
   }
 
   /**
-   * Applies what a device has handed in, here and now, without a worker: the actor's own operations; with `sync:admin`
-   * everybody's. What cannot be applied expires, is parked or is shown as held up, as it does where there are workers;
+   * Applies what a device has handed in, here and now, without a worker: the actor's own operations; with `sync:admin`,
+   * and not limited to branches, everybody's. What cannot be applied expires, is parked or is shown as held up, as it does where there are workers;
    * only they forget what is old. Permission `sync:write`. Throws `DATABASE_UNAVAILABLE`.
    */
   async processPendingOperations(

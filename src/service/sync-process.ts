@@ -23,7 +23,9 @@ export async function processDevice(
 ): Promise<ProcessingSummary> {
   const { organizationId } = actor;
   const repository = createOfflineSyncRepository(context.db, { organizationId, branchIds: 'ALL' });
-  const userId = actor.permissions.includes('sync:admin') ? undefined : actor.userId;
+  // A stream may lead through any branch.
+  const forAll = actor.permissions.includes('sync:admin') && actor.branchIds === 'ALL';
+  const userId = forAll ? undefined : actor.userId;
   const ends: OperationEnd[] = [];
   const drain = async (): Promise<void> => {
     let worked = true;

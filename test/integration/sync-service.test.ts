@@ -1,17 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { OfflineSyncService } from '../../src/service/offline-sync-service.ts';
-import { PERMISSIONS, type Permission } from '../../src/types/actor.ts';
 import {
   ALICE,
-  BOB,
   BRANCH_A,
-  BRANCH_B,
   createSyncBench,
   Device,
   MANAGER,
   ORGANIZATION,
-  OTHER_ORGANIZATION,
   type SyncBench,
 } from '../harness/sync-bench.ts';
 
@@ -253,7 +249,7 @@ test('statistics tell how operations stand', async () => {
   );
 });
 
-describe('who may what', () => {
+describe('a conflict that somebody decides', () => {
   let operationId: string;
   let conflictId: string;
   let seenVersion: number;
@@ -273,81 +269,6 @@ describe('who may what', () => {
     await alice.processPendingOperations(deviceId);
     conflictId = (await manager.getOperation(operationId)).conflictId ?? '';
     seenVersion = (await manager.getConflict(conflictId)).serverVersionNumber;
-  });
-
-  /** Every method about something of somebody, with the permissions of which each one allows it. */
-  const methods: readonly [
-    string,
-    readonly Permission[],
-    (service: OfflineSyncService) => Promise<unknown>,
-  ][] = [
-    ['getOperation', ['sync:read', 'sync:resolve'], (s) => s.getOperation(operationId)],
-    ['approveOperation', ['sync:resolve'], (s) => s.approveOperation(operationId)],
-    ['refuseOperation', ['sync:resolve'], (s) => s.refuseOperation(operationId)],
-    ['pauseOperation', [], (s) => s.pauseOperation(operationId)],
-    ['resumeOperation', [], (s) => s.resumeOperation(operationId)],
-    ['cancelOperation', [], (s) => s.cancelOperation(operationId)],
-    ['editOperation', [], (s) => s.editOperation(operationId, { payload: { notes: 'theirs' } })],
-    ['redriveOperation', [], (s) => s.redriveOperation(operationId)],
-    ['getConflict', ['sync:read', 'sync:resolve'], (s) => s.getConflict(conflictId)],
-    ['assignConflict', ['sync:resolve'], (s) => s.assignConflict(conflictId, BOB)],
-    [
-      'resolveConflict',
-      ['sync:resolve'],
-      (s) => s.resolveConflict({ conflictId, seenVersion, strategy: 'CLIENT_WINS' }),
-    ],
-  ];
-  const code = (work: Promise<unknown>): Promise<string> =>
-    work.then(
-      () => 'DONE',
-      (error: { code?: string }) => error.code ?? String(error),
-    );
-
-  test.each(methods)(
-    '%s: strangers and other branches do not find it; others lack the permission',
-    async (_name, allowed, call) => {
-      const everything = PERMISSIONS;
-      const stranger = bench.protection.sync({
-        userId: BOB,
-        organizationId: OTHER_ORGANIZATION,
-        branchIds: 'ALL',
-        permissions: everything,
-      });
-      expect(await code(call(stranger))).toBe('NOT_FOUND');
-      expect(await code(call(bench.as(BOB, { branchIds: [BRANCH_B], permissions: everything })))).toBe(
-        'NOT_FOUND',
-      );
-      expect(await code(call(bench.as(BOB, { permissions: [] })))).toBe('FORBIDDEN');
-      const others = (['sync:write', 'sync:read', 'sync:resolve'] as const).filter(
-        (permission) => !allowed.includes(permission),
-      );
-      for (const permission of others) {
-        expect(['FORBIDDEN', 'NOT_FOUND']).toContain(
-          await code(call(bench.as(BOB, { permissions: [permission] }))),
-        );
-      }
-      expect(await stateOf(operationId)).toBe('CONFLICT');
-    },
-  );
-
-  test('lists hold nothing of others', async () => {
-    for (const service of [
-      bench.protection.sync({
-        userId: BOB,
-        organizationId: OTHER_ORGANIZATION,
-        branchIds: 'ALL',
-        permissions: PERMISSIONS,
-      }),
-      bench.as(BOB, { branchIds: [BRANCH_B], permissions: PERMISSIONS }),
-    ]) {
-      expect((await service.listOperations({ deviceId })).items).toEqual([]);
-      expect((await service.listConflicts({ deviceId })).items).toEqual([]);
-      expect((await service.getSyncEvents({ deviceId })).items).toEqual([]);
-      expect(await code(service.getDeviceHealth(deviceId))).toBe('NOT_FOUND');
-      expect(await service.getOperationStates([operationId])).toEqual([]);
-    }
-    const limited = bench.as(ALICE, { branchIds: [BRANCH_B], permissions: ['sync:write', 'sync:read'] });
-    expect((await limited.listOperations({ deviceId })).items).toHaveLength(1);
   });
 
   test('every action is in the audit log, without what a row holds', async () => {
