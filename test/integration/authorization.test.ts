@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { BackupService } from '../../src/service/backup-service.ts';
@@ -29,6 +30,7 @@ interface Objects {
   readonly snapshot: BackupSnapshot;
   readonly restore: RestoreOperation;
   readonly job: StorageJob;
+  readonly conflictId: string;
 }
 let bench: ServiceBench;
 /** Of the whole organization, and of each branch. */
@@ -51,7 +53,13 @@ async function make(name: string, branchIds?: readonly string[]): Promise<Object
     await sleep(20);
     job = await bench.backups.getJobStatus(jobId);
   }
-  return { configuration, snapshot, restore, job };
+  const conflictId = randomUUID();
+  await bench.database.pool.query(
+    `INSERT INTO care_backup.restore_conflicts (id, organization_id, restore_id, entity_type, record_id, kind, fields, columns, status, detected_at)
+     VALUES ($1, $2, $3, 'ITEM', '1', 'DIFFERENT', '{}', '{}', 'PENDING', now())`,
+    [conflictId, TINY_ORGANIZATION, restore.id],
+  );
+  return { configuration, snapshot, restore, job, conflictId };
 }
 
 beforeAll(async () => {
@@ -64,7 +72,7 @@ afterAll(async () => {
 });
 
 /** Every public method, on given objects, with the permission that it needs. */
-function methods({ configuration, snapshot, restore, job }: Objects) {
+function methods({ configuration, snapshot, restore, job, conflictId }: Objects) {
   const elsewhere = { type: 'LOCAL_FILESYSTEM', localStorage: { path: '/nowhere' } } as const;
   const target = { restoreDestination: { type: 'TEST', schemaName: 'stolen' } } as const;
   const list: readonly [string, Permission, (service: BackupService) => Promise<unknown>][] = [
@@ -118,6 +126,11 @@ function methods({ configuration, snapshot, restore, job }: Objects) {
     ['rejectRestoreOperation', 'backup:approve', (s) => s.rejectRestoreOperation(restore.id)],
     ['rollbackRestore', 'backup:restore', (s) => s.rollbackRestore(restore.id)],
     ['listRestoreConflicts', 'backup:restore', (s) => s.listRestoreConflicts(restore.id)],
+    [
+      'resolveRestoreConflict',
+      'backup:restore',
+      (s) => s.resolveRestoreConflict({ conflictId, resolution: 'EXISTING' }),
+    ],
     ['getRestoreOperation', 'backup:read', (s) => s.getRestoreOperation(restore.id)],
     ['cancelRestoreOperation', 'backup:restore', (s) => s.cancelRestoreOperation(restore.id)],
   ];
@@ -241,6 +254,7 @@ describe('what lies outside is not found, and nothing happens', () => {
         snapshot: { ...whole.snapshot, id },
         restore: { ...whole.restore, id },
         job: { ...whole.job, id },
+        conflictId: id,
       };
       for (const [name, , call] of methods(guess)) {
         const before = await ownRows(bench.database.pool);
