@@ -13,6 +13,7 @@ import {
   wrappedBytes,
 } from './kms-material.ts';
 import { kmsSession } from './kms-session.ts';
+import { notRetired } from './not-retired.ts';
 
 export interface AwsKmsOptions {
   /** A symmetric encryption key: its ARN, id, or alias (`alias/...`). */
@@ -167,6 +168,11 @@ export function awsKms(options: AwsKmsOptions): KeyProvider {
         'AWS KMS rotates a key below its ARN: switch on automatic rotation, or point the alias to a new key.',
         'CONFIGURATION_INVALID',
       );
+    },
+
+    async retire(id) {
+      await requireOwn(id);
+      throw notRetired(id, 'disable it in AWS KMS, and schedule its deletion once nobody has missed it');
     },
   };
 }

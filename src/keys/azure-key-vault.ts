@@ -16,6 +16,7 @@ import {
   wrappedBytes,
 } from './kms-material.ts';
 import { kmsSession } from './kms-session.ts';
+import { notRetired } from './not-retired.ts';
 
 export interface AzureKeyVaultOptions {
   /** Such as `https://care.vault.azure.net`. */
@@ -182,6 +183,10 @@ export function azureKeyVault(options: AzureKeyVaultOptions): KeyProvider {
         keys.rotateKey(keyName, { abortSignal }),
       );
       return requireOwn(key.id);
+    },
+
+    async retire(keyId) {
+      throw notRetired(requireOwn(keyId), 'disable this version of the key in the vault');
     },
   };
 }

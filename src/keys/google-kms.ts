@@ -15,6 +15,7 @@ import {
   wrappedBytes,
 } from './kms-material.ts';
 import { kmsSession } from './kms-session.ts';
+import { notRetired } from './not-retired.ts';
 
 export interface GoogleKmsOptions {
   /** `projects/<project>/locations/<location>/keyRings/<ring>/cryptoKeys/<key>` of purpose ENCRYPT_DECRYPT. */
@@ -176,6 +177,13 @@ export function googleKms(options: GoogleKmsOptions): KeyProvider {
         client.updateCryptoKeyPrimaryVersion({ name: keyName, cryptoKeyVersionId }, ONE_TRY),
       );
       return keyId;
+    },
+
+    async retire(keyId) {
+      throw notRetired(
+        requireOwn(keyId),
+        'disable, and later destroy, this version of the key in Google Cloud',
+      );
     },
   };
 }

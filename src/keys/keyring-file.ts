@@ -5,7 +5,7 @@ import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataProtectionError, KeyError } from '../types/errors.ts';
-import { type Keyring, parseKeyring, serializeKeyring, withFreshKey } from './keyring.ts';
+import { type Keyring, parseKeyring, serializeKeyring, withFreshKey, withoutKey } from './keyring.ts';
 
 const MAX_FILE_BYTES = 1024 * 1024;
 const LOCK_WAIT_MS = 10_000;
@@ -57,15 +57,34 @@ export async function keyringFileVersion(file: string): Promise<string> {
   }
 }
 
+/** Adds a fresh key to the file and makes it the current one; gives its id when it is durable. See `changeFile`. */
+export async function rotateKeyringFile(path: string): Promise<string> {
+  return (await changeFile(path, ({ keys }) => withFreshKey(keys, new Date()))).current;
+}
+
+/** Removes a key from the file. `INVALID_STATE` for the current one, `KEY_UNAVAILABLE` for one that is not in it. */
+export async function retireFromKeyringFile(path: string, id: string): Promise<void> {
+  await changeFile(path, (keyring) => {
+    if (keyring.current === id) {
+      throw new DataProtectionError(
+        `${id} is the current key of ${path}; rotate before it is retired.`,
+        'INVALID_STATE',
+      );
+    }
+    if (!keyring.keys.has(id)) throw new KeyError(`The key ${id} is not in ${path}.`, 'KEY_UNAVAILABLE');
+    return withoutKey(keyring, id);
+  });
+}
+
 /**
- * Adds a fresh key to the file and makes it the current one; gives its id when it is durable.
+ * Replaces the file's keyring by what `change` makes of it; gives that when it is durable.
  *
- * Two processes never rotate at once: `<file>.lock`, made create-only, is held from reading to renaming, so each
- * builds on what the other wrote and all keys survive. A lock is never broken, because nothing can tell surely that
+ * Two processes never do so at once: `<file>.lock`, made create-only, is held from reading to renaming, so each
+ * builds on what the other wrote and no key is lost. A lock is never broken, because nothing can tell surely that
  * its holder is dead: after 10 seconds `INVALID_STATE` names the file, for the operator to remove. Readers need no
  * lock; they see the old file or the new one.
  */
-export async function rotateKeyringFile(path: string): Promise<string> {
+async function changeFile(path: string, change: (keyring: Keyring) => Keyring): Promise<Keyring> {
   const file = await realpath(path).catch((error: unknown) => {
     throw unreadable(path, error);
   });
@@ -73,9 +92,9 @@ export async function rotateKeyringFile(path: string): Promise<string> {
   await takeLock(lock);
   try {
     const { keyring, version } = await readKeyringFile(file);
-    const rotated = withFreshKey(keyring.keys, new Date());
-    await replaceFile(file, version, serializeKeyring(rotated));
-    return rotated.current;
+    const changed = change(keyring);
+    await replaceFile(file, version, serializeKeyring(changed));
+    return changed;
   } finally {
     await unlink(lock).catch(() => undefined);
   }
@@ -92,7 +111,7 @@ async function takeLock(lock: string): Promise<void> {
     if (Date.now() >= until) {
       const holder = await readFile(lock, 'utf8').catch(() => 'unknown');
       throw new DataProtectionError(
-        `Another rotation holds ${lock} (${holder}). If it is not running any more, remove that file and repeat.`,
+        `Another change of the keyring holds ${lock} (${holder}). If it is not running any more, remove that file and repeat.`,
         'INVALID_STATE',
         { retryable: true },
       );
@@ -107,7 +126,7 @@ async function replaceFile(file: string, version: string, text: string): Promise
     await writeNewFile(next, text, await stat(file));
     if ((await keyringFileVersion(file)) !== version) {
       throw new DataProtectionError(
-        `${file} was changed during the rotation, which was given up.`,
+        `${file} was changed by somebody else meanwhile; nothing was changed here.`,
         'INVALID_STATE',
         {
           retryable: true,

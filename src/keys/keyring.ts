@@ -1,5 +1,6 @@
 import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { KeyError } from '../types/errors.ts';
+import type { Timestamp } from '../types/ids.ts';
 import { decodeBase64, fingerprint, KEY_BYTES } from './key-wrap.ts';
 
 /** Master keys in memory. Key objects, so that no logger or inspector prints them. */
@@ -10,7 +11,7 @@ export interface Keyring {
 
 export interface MasterKey {
   readonly key: KeyObject;
-  /** As it stands in the keyring; undefined for keys given in memory. */
+  /** As it stands in the keyring; undefined where nobody has said. */
   readonly createdAt: string | undefined;
 }
 
@@ -41,7 +42,7 @@ export function parseKeyring(text: string, where: string): Keyring {
     if (!isRecord(entry)) throw malformed(where, `has a keys[${index}] that is not an object`);
     refuseUnknown(entry, ['id', 'key', 'createdAt'], where, `keys[${index}]`);
     const { createdAt } = entry;
-    if (typeof createdAt !== 'string' || Number.isNaN(Date.parse(createdAt))) {
+    if (!isTime(createdAt)) {
       throw malformed(where, `has a keys[${index}].createdAt that is not a time`);
     }
     addKey(keys, { id: entry.id, key: entry.key, createdAt }, index, where);
@@ -62,13 +63,20 @@ export function parseSingleKey(text: string, where: string): Keyring {
 
 /** A keyring from keys given in memory. Without `current` there may be only one. */
 export function collectKeys(
-  list: readonly { readonly id: string; readonly key: Uint8Array | string }[],
+  list: readonly {
+    readonly id: string;
+    readonly key: Uint8Array | string;
+    readonly createdAt?: Timestamp;
+  }[],
   current: string | undefined,
   where: string,
 ): Keyring {
   const keys = new Map<string, MasterKey>();
-  list.forEach(({ id, key }, index) => {
-    addKey(keys, { id, key, createdAt: undefined }, index, where);
+  list.forEach(({ id, key, createdAt }, index) => {
+    if (createdAt !== undefined && !isTime(createdAt)) {
+      throw malformed(where, `has a keys[${index}].createdAt that is not a time`);
+    }
+    addKey(keys, { id, key, createdAt }, index, where);
   });
   return { current: chosen(current ?? (list.length === 1 ? list[0]?.id : undefined), keys, where), keys };
 }
@@ -78,6 +86,11 @@ export function withFreshKey(keys: ReadonlyMap<string, MasterKey>, now: Date): K
   const current = `local-${randomUUID()}`;
   const fresh = { key: createSecretKey(randomBytes(KEY_BYTES)), createdAt: now.toISOString() };
   return { current, keys: new Map([...keys, [current, fresh]]) };
+}
+
+/** The keyring without a key that is not its current one. */
+export function withoutKey({ current, keys }: Keyring, id: string): Keyring {
+  return { current, keys: new Map([...keys].filter(([known]) => known !== id)) };
 }
 
 /** The text of a keyring, as `parseKeyring` reads it. It holds the keys: only a keyring file may see it. */
@@ -118,6 +131,10 @@ function refuseUnknown(value: object, known: readonly string[], where: string, w
   if (Object.keys(value).some((field) => !known.includes(field))) {
     throw malformed(where, `has a field in ${what} that is none of ${known.join(', ')}`);
   }
+}
+
+function isTime(value: unknown): value is string {
+  return typeof value === 'string' && !Number.isNaN(Date.parse(value));
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

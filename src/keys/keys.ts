@@ -1,5 +1,5 @@
 import type { WrappedKey } from '../types/encryption.ts';
-import type { UUID } from '../types/ids.ts';
+import type { Timestamp, UUID } from '../types/ids.ts';
 
 export type { WrappedKey };
 
@@ -31,6 +31,23 @@ export interface KeyProvider {
 
   /** Makes a new current key; older keys go on unwrapping. Gives the new id. */
   rotate(): Promise<string>;
+
+  /**
+   * When a key was made; undefined where the provider cannot tell. Absent: it never can. Throws `KEY_UNAVAILABLE` for
+   * a key that it does not have.
+   */
+  keyInfo?(keyId: string): Promise<KeyInfo | undefined>;
+
+  /**
+   * Removes a key for good. Whoever calls it has made sure that nothing needs it. Durable when it resolves. Changes
+   * nothing and rejects with `INVALID_STATE` for the current key, with `KEY_UNAVAILABLE` for one that is not there, and
+   * with `NOT_SUPPORTED`, which says how it is done, where only the host can remove keys. Absent: likewise.
+   */
+  retire?(keyId: string): Promise<void>;
+}
+
+export interface KeyInfo {
+  readonly createdAt: Timestamp;
 }
 
 /** What a wrapped key is bound to: it opens for this snapshot only. */

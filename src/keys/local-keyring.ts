@@ -1,4 +1,5 @@
 import { DataProtectionError, KeyError } from '../types/errors.ts';
+import type { Timestamp } from '../types/ids.ts';
 import { deriveMacKey, unwrapDataKey, wrapDataKey } from './key-wrap.ts';
 import {
   collectKeys,
@@ -12,9 +13,11 @@ import {
   keyringFileVersion,
   type LoadedKeyring,
   readKeyringFile,
+  retireFromKeyringFile,
   rotateKeyringFile,
 } from './keyring-file.ts';
 import type { KeyProvider } from './keys.ts';
+import { notRetired } from './not-retired.ts';
 
 export { createKeyringFile } from './keyring-file.ts';
 
@@ -31,6 +34,8 @@ export type LocalKeyringOptions =
         readonly id: string;
         /** 32 bytes, or their base64. */
         readonly key: Uint8Array | string;
+        /** When it was made, ISO 8601; without it, its age counts from its first backup. */
+        readonly createdAt?: Timestamp;
       }[];
       readonly current?: string;
     };
@@ -42,6 +47,7 @@ interface KeySource {
   /** As `current`, but not from memory. */
   reread(): Promise<Keyring>;
   rotate(): Promise<string>;
+  retire(keyId: string): Promise<void>;
 }
 
 /**
@@ -58,8 +64,9 @@ interface KeySource {
  * is picked up; while it cannot be read, every call fails: nothing is wrapped by a key that may be gone. An
  * environment variable is read once, here. Losing the keys is losing the backups: keep a copy elsewhere.
  *
- * `rotate` adds a key to the file (see `rotateKeyringFile`); with `env` and `keys` it is `CONFIGURATION_INVALID`, since
- * a key that lives only in this process loses what it wrapped.
+ * `rotate` adds a key to the file, `retire` removes one; both write the file anew, and no two processes at once. With
+ * `env` and `keys` they are `CONFIGURATION_INVALID` and `NOT_SUPPORTED`: a key that lives only in this process loses what
+ * it wrapped.
  *
  * Throws `KEYRING_INVALID` (here for `env` and `keys`, at the first use for `file`), `CONFIGURATION_INVALID` when
  * there is none or more than one of the three options. Keys are in no message, cause, property or inspection.
@@ -98,7 +105,13 @@ export function localKeyring(options: LocalKeyringOptions): KeyProvider {
       return { keyId: id, key: deriveMacKey(key, id, context) };
     },
 
+    async keyInfo(keyId) {
+      const { createdAt } = await keyOf(keyId);
+      return createdAt === undefined ? undefined : { createdAt: new Date(createdAt).toISOString() };
+    },
+
     rotate: () => source.rotate(),
+    retire: (keyId) => source.retire(keyId),
   };
 }
 
@@ -133,6 +146,7 @@ function fileSource(file: string): KeySource {
     },
     reread,
     rotate: () => rotateKeyringFile(file),
+    retire: (keyId) => retireFromKeyringFile(file, keyId),
   };
 }
 
@@ -155,6 +169,9 @@ function fixedSource(keyring: Keyring, where: string): KeySource {
         `A keyring in ${where} cannot rotate itself: add a key where it comes from, make it \`current\` and restart.`,
         'CONFIGURATION_INVALID',
       );
+    },
+    async retire(keyId) {
+      throw notRetired(keyId, `take it out of the keyring in ${where}, where it comes from, and restart`);
     },
   };
 }

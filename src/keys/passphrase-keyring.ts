@@ -1,11 +1,14 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import type { Credential } from '../types/credentials.ts';
 import { DataProtectionError, KeyError } from '../types/errors.ts';
+import type { Timestamp } from '../types/ids.ts';
+import { toTimestamp } from '../utils/timestamp.ts';
 import { argon2id } from './argon2id.ts';
 import { type DerivedKey, derivedKeys, oneAtATime } from './derived-keys.ts';
 import { deriveMacKey, PASSPHRASE, unwrapDataKey, wrapDataKey } from './key-wrap.ts';
 import type { KeyProvider } from './keys.ts';
 import { askCredential, foreignKey, requireDataKey } from './kms-material.ts';
+import { notRetired } from './not-retired.ts';
 import { passphraseBytes } from './passphrase.ts';
 import {
   costProblem,
@@ -54,6 +57,8 @@ export interface CurrentPassphraseKey {
   readonly iterations?: number;
   /** By default 4; at most 16. */
   readonly parallelism?: number;
+  /** When the passphrase was chosen, ISO 8601; without it, the key's age counts from its first backup. */
+  readonly createdAt?: Timestamp;
 }
 
 const DEFAULT_MAX_MEMORY_KIB = 256 * 1024;
@@ -73,7 +78,8 @@ const ANSWER_MS = 10_000;
  *
  * To change the passphrase, add it under a new name and with a new salt, make it `current`, and keep the old one in the
  * list as long as snapshots need it. To raise the parameters, change them in `current`. Both give a new key id, and what
- * older ids wrapped goes on opening. `rotate` rejects with `CONFIGURATION_INVALID`: a passphrase comes from the host.
+ * older ids wrapped goes on opening. `rotate` rejects with `CONFIGURATION_INVALID`, `retire` with `NOT_SUPPORTED`: a
+ * passphrase comes from the host.
  *
  * Derivations run one at a time, off the event loop. The current key and the 32 others used last are kept, in memory
  * only. A key that has opened nothing yet is dropped when it fails, so that a corrected passphrase is asked for again.
@@ -101,6 +107,7 @@ export function passphraseKeyring(options: PassphraseKeyringOptions): KeyProvide
   const current =
     options.current === undefined ? undefined : currentKey(options.current, passphrases, maxMemoryKiB);
   const currentId = current === undefined ? undefined : encodeKeyId(current);
+  const createdAt = timeOf(options.current?.createdAt);
   const description = `passphrase keyring of ${[...passphrases.keys()].join(', ')}`;
   const derived = derivedKeys(MOST_KEPT, currentId);
   const inTurn = oneAtATime();
@@ -202,6 +209,19 @@ export function passphraseKeyring(options: PassphraseKeyringOptions): KeyProvide
         'CONFIGURATION_INVALID',
       );
     },
+
+    async keyInfo(keyId) {
+      requireOwn(keyId);
+      return keyId === currentId && createdAt !== undefined ? { createdAt } : undefined;
+    },
+
+    async retire(keyId) {
+      requireOwn(keyId);
+      throw notRetired(
+        keyId,
+        'take the passphrase out of `passphrases`, once no other key is derived from it',
+      );
+    },
   };
 }
 
@@ -238,6 +258,13 @@ function currentKey(
   const problem = costProblem(id, maxMemoryKiB);
   if (problem !== undefined) throw invalid(`its \`current\` ${problem}`);
   return id;
+}
+
+function timeOf(text: Timestamp | undefined): Timestamp | undefined {
+  if (text === undefined) return undefined;
+  const time = toTimestamp(text);
+  if (time === undefined) throw invalid('`current.createdAt` is not a point in time with an offset');
+  return time;
 }
 
 /** A host that never answers must not stand in the way of later calls. */

@@ -12,7 +12,9 @@ const encodings = (key: Uint8Array) => [
   Buffer.from(key).toString('hex'),
 ];
 
-keyContract('local keyring in a file', async () => {
+keyContract('local keyring in a file', openFile, { retires: true });
+
+async function openFile() {
   const folder = await mkdtemp(join(tmpdir(), 'care-backup-keys-'));
   const file = join(folder, 'keyring.json');
   const id = await createKeyringFile(file);
@@ -29,7 +31,7 @@ keyContract('local keyring in a file', async () => {
     secrets: encodings(Buffer.from(keys[0].key, 'base64')),
     close: () => rm(folder, { recursive: true }),
   };
-});
+}
 
 keyContract(
   'local keyring in memory',

@@ -6,6 +6,8 @@ import type { KeyContext, KeyProvider, MacContext, WrappedKey } from '../../src/
 export interface KeyContractCapabilities {
   /** Whether `rotate` makes a key; otherwise it must reject and change nothing. */
   readonly rotates?: boolean;
+  /** Whether `retire` removes a key; otherwise it must say how the host does. */
+  readonly retires?: boolean;
   /** Whether another key can have the same id; a key that is named by its content cannot. */
   readonly hasImpostor?: boolean;
 }
@@ -45,7 +47,7 @@ export function keyContract(
   factory: () => Promise<KeysUnderTest>,
   capabilities: KeyContractCapabilities = {},
 ): void {
-  const { rotates = true, hasImpostor = true } = capabilities;
+  const { rotates = true, retires = false, hasImpostor = true } = capabilities;
 
   describe(`key contract: ${name}`, { timeout: 60_000 }, () => {
     let subject: KeysUnderTest;
@@ -276,6 +278,65 @@ export function keyContract(
         expect(ids).toContain(await keys.currentKeyId());
         for (const id of ids) expect((await keys.macKey(MAC, id)).keyId).toBe(id);
         for (const one of wrapped) expect([...(await keys.unwrap(one, CONTEXT))]).toEqual([...dataKey]);
+      });
+    });
+
+    describe('retire', () => {
+      if (!retires) {
+        it('says how the host does it, and changes nothing', async () => {
+          const wrapped = await keys.wrap(dataKey, CONTEXT);
+          await expect(keys.retire?.(wrapped.keyId)).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
+          expect([...(await keys.unwrap(wrapped, CONTEXT))]).toEqual([...dataKey]);
+        });
+        return;
+      }
+
+      it('removes a key for every process, and no other', async () => {
+        const wrapped = [await keys.wrap(dataKey, CONTEXT)];
+        for (let n = 0; n < 2; n += 1) {
+          await keys.rotate();
+          wrapped.push(await keys.wrap(dataKey, CONTEXT));
+        }
+        const other = (await subject.reopen?.()) ?? keys;
+        const [first, second, last] = wrapped;
+        if (first === undefined || second === undefined || last === undefined)
+          throw new Error('Not wrapped.');
+        await expect(other.unwrap(second, CONTEXT)).resolves.toBeDefined();
+        await keys.retire?.(second.keyId);
+        for (const provider of [keys, other]) {
+          await expect(provider.unwrap(second, CONTEXT)).rejects.toMatchObject(UNAVAILABLE);
+          await expect(provider.macKey(MAC, second.keyId)).rejects.toMatchObject(UNAVAILABLE);
+          for (const one of [first, last])
+            expect([...(await provider.unwrap(one, CONTEXT))]).toEqual([...dataKey]);
+        }
+      });
+
+      it('refuses the current key, and one that is not there', async () => {
+        const current = await keys.currentKeyId();
+        await expect(keys.retire?.(current)).rejects.toMatchObject({
+          code: 'INVALID_STATE',
+          retryable: false,
+        });
+        await expect(keys.retire?.('some-lost-key')).rejects.toMatchObject(UNAVAILABLE);
+        expect(await keys.currentKeyId()).toBe(current);
+      });
+
+      it('loses no key that others make meanwhile', async () => {
+        const [old, ...ids] = [
+          await keys.currentKeyId(),
+          ...(await Promise.all([keys.rotate(), keys.rotate()])),
+        ];
+        const [made] = await Promise.all([keys.rotate(), keys.retire?.(old)]);
+        for (const id of [...ids, made]) expect((await keys.macKey(MAC, id)).keyId).toBe(id);
+      });
+    });
+
+    describe('keyInfo', () => {
+      it('tells a time that has been, or that it does not know', async () => {
+        const told = await keys.keyInfo?.(await keys.currentKeyId());
+        if (told === undefined) return;
+        expect(new Date(told.createdAt).toISOString()).toBe(told.createdAt);
+        expect(Date.parse(told.createdAt)).toBeLessThanOrEqual(Date.now());
       });
     });
 
