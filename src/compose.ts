@@ -10,6 +10,7 @@ import { createBackupRepository } from './repository/backup-repository.ts';
 import { createDatabase, transactionOver } from './repository/database.ts';
 import { assertMigrated, migrate } from './repository/migrate.ts';
 import { DEFAULT_SCHEMA } from './repository/schema-name.ts';
+import { createWrappingKeys } from './repository/wrapping-keys.ts';
 import { createRestoreTarget } from './restore/apply.ts';
 import { BackupService } from './service/backup-service.ts';
 import type { ServiceContext } from './service/context.ts';
@@ -205,6 +206,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
     dataIsOwn: options.source === undefined,
     within: (client) => transactionOver(client, { clock, ...schemaOption }),
     keys: options.keys,
+    wrappingKeys: createWrappingKeys(db),
     openStorage: storages.open,
     defaultDestination,
     storagePrices,

@@ -8,7 +8,7 @@ export {
   azureKeyVault,
 } from './keys/azure-key-vault.ts';
 export { type GoogleKmsOptions, googleKms } from './keys/google-kms.ts';
-export type { KeyContext, KeyProvider, MacContext, MacKey } from './keys/keys.ts';
+export type { KeyContext, KeyInfo, KeyProvider, MacContext, MacKey } from './keys/keys.ts';
 export { createKeyringFile, type LocalKeyringOptions, localKeyring } from './keys/local-keyring.ts';
 export {
   type CurrentPassphraseKey,
@@ -53,6 +53,7 @@ export * from './types/entity.ts';
 export * from './types/errors.ts';
 export type { BackupEvents } from './types/events.ts';
 export type { Json, Timestamp, UUID } from './types/ids.ts';
+export * from './types/keys.ts';
 export type { LogFields, Logger } from './types/logger.ts';
 export * from './types/offline-sync.ts';
 export * from './types/sync-handler.ts';

@@ -139,6 +139,9 @@ export function attemptPrefix(prefix: string, id: ArchiveIdentity): string {
   return `${snapshotPrefix(prefix, id)}${id.attemptId}/`;
 }
 
+/** The directory of the snapshot whose attempt has this directory: where its sidecars lie. */
+export const snapshotFolder = (attempt: string): string => attempt.replace(/[^/]+\/$/, '');
+
 /** The name of the object with this index (from 0) within the attempt's directory: `o-000001` and on. */
 export function objectName(index: number): string {
   return `o-${String(index + 1).padStart(6, '0')}`;

@@ -129,7 +129,8 @@ function decodeEncryption(value: Json): EncryptionHeader {
   };
 }
 
-function decodeWrappedKey(value: Json): WrappedKey {
+/** A wrapped key from JSON. ARCHIVE_CORRUPT unless it has exactly its fields, within their bounds. */
+export function decodeWrappedKey(value: Json): WrappedKey {
   const found = fields(value, 'A wrapped key', ['keyId', 'scheme', 'wrapped']);
   return {
     keyId: text(found.keyId, 'A key id', /^[A-Za-z0-9._:/-]{1,255}$/),

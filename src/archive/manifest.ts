@@ -1,5 +1,4 @@
 import type { KeyObject } from 'node:crypto';
-import type { WrappedKey } from '../types/encryption.ts';
 import { ArchiveError, DataProtectionError, KeyError } from '../types/errors.ts';
 import type { Json } from '../types/ids.ts';
 import { isClaim } from './claim.ts';
@@ -11,6 +10,7 @@ import {
   type ArchiveIdentity,
   compressedBound,
   corrupt,
+  type EncryptionHeader,
   FORMAT_VERSION,
   MANIFEST_MAGIC,
   MAX_BODY_SIZE,
@@ -39,13 +39,16 @@ export interface Manifest {
   readonly segmentKey: KeyObject | undefined;
 }
 
+/** What a header says of its data key. */
+export interface SealedDataKey extends Pick<EncryptionHeader, 'commitment' | 'wrappedKeys'> {
+  readonly identity: ArchiveIdentity;
+}
+
 export interface OpenManifestOptions {
   /**
-   * Gives the data key from one of the wrapped ones. Needed for an encrypted archive. What it throws is passed on.
+   * Gives the data key of what is sealed. Needed for an encrypted archive. What it throws is passed on.
    */
-  readonly dataKey?:
-    | ((wrapped: readonly WrappedKey[], identity: ArchiveIdentity) => Promise<Uint8Array>)
-    | undefined;
+  readonly dataKey?: ((sealed: SealedDataKey) => Promise<Uint8Array>) | undefined;
   /** Whose manifest it must be, from the place that it was read from. */
   readonly expected?: ArchiveIdentity | undefined;
 }
@@ -120,6 +123,11 @@ export async function openManifest(bytes: Uint8Array, options: OpenManifestOptio
     checksum: manifestChecksum(header, bytes),
     segmentKey: subkeys?.segment,
   };
+}
+
+/** Throws KEY_UNAVAILABLE unless the data key is the one that the header commits to. Nothing is decrypted. */
+export function checkDataKey({ commitment, identity }: SealedDataKey, dataKey: Uint8Array): void {
+  checkCommitment(deriveSubkeys(dataKey, identity), commitment);
 }
 
 /** The snapshot checksum: the digest of the whole manifest by the archive’s algorithm, hexadecimal. */
@@ -216,11 +224,9 @@ async function unlock(
   if (header.encryption === null) return undefined;
   if (dataKey === undefined)
     throw new KeyError('The archive is encrypted and no key was given.', 'KEY_UNAVAILABLE');
-  const subkeys = deriveSubkeys(
-    await dataKey(header.encryption.wrappedKeys, header.identity),
-    header.identity,
-  );
-  checkCommitment(subkeys, header.encryption.commitment);
+  const { encryption, identity } = header;
+  const subkeys = deriveSubkeys(await dataKey({ ...encryption, identity }), identity);
+  checkCommitment(subkeys, encryption.commitment);
   return subkeys;
 }
 

@@ -1,6 +1,7 @@
 import { type AttemptQueries, attemptQueries } from './attempts.ts';
 import { type ConfigurationQueries, configurationQueries } from './configurations.ts';
 import type { Database } from './database.ts';
+import { type KeyUseQueries, keyUseQueries } from './key-uses.ts';
 import { type RestoreQueries, restoreQueries } from './restore-operations.ts';
 import { type RunQueueQueries, runQueueQueries } from './run-queue.ts';
 import { bindScope, type RepositoryScope } from './scope.ts';
@@ -19,6 +20,7 @@ export interface BackupRepository
     RestoreQueries,
     RunQueueQueries,
     StorageJobQueries,
+    KeyUseQueries,
     UsageQueries {}
 
 /**
@@ -41,6 +43,7 @@ export function createBackupRepository(db: Database, scope: RepositoryScope): Ba
     ...restoreQueries(bound),
     ...runQueueQueries(bound),
     ...storageJobQueries(bound),
+    ...keyUseQueries(bound),
     ...usageQueries(bound),
   };
 }

@@ -42,6 +42,9 @@ export const SUCCESSFUL_STATUSES = [
 ] as const satisfies readonly BackupSnapshotStatus[];
 export type SuccessfulSnapshotStatus = (typeof SUCCESSFUL_STATUSES)[number];
 
+/** Of a snapshot nothing is stored, or nothing that counts: no key is needed for it. A list in SQL. */
+export const UNKEPT_STATUSES = `'FAILED', 'CANCELLED', 'DELETED'`;
+
 /** The children of a snapshot are read from their own rows: a list kept beside them could disagree. */
 export function snapshotRow(db: Database): RowType<BackupSnapshot> {
   const children = (alias: string): string =>

@@ -65,6 +65,8 @@ export interface SnapshotProgressUpdate {
   readonly progress?: BackupProgress;
   /** Set before the first object is stored, so that the remains of a dead attempt can be found. */
   readonly storageLocation?: StorageLocation;
+  /** Set before anything that it wraps can count, so that it is not retired. */
+  readonly encryptionKeyId?: string;
 }
 
 /** A snapshot and its attempt; null: the snapshot never had one. */
@@ -105,6 +107,8 @@ export interface SnapshotQueries {
     id: UUID,
     verification: Pick<BackupSnapshot, 'integrityVerified' | 'integrityVerifiedAt'>,
   ): Promise<boolean>;
+  /** Notes which key wraps the data key of a snapshot that counts. */
+  recordKey(id: UUID, encryptionKeyId: string): Promise<boolean>;
 }
 
 export function snapshotQueries(scope: BoundScope): SnapshotQueries {
@@ -283,5 +287,6 @@ export function snapshotQueries(scope: BoundScope): SnapshotQueries {
 
     recordLocation: (id, storageLocation) => note(id, { storageLocation }),
     recordVerification: note,
+    recordKey: (id, encryptionKeyId) => note(id, { encryptionKeyId }),
   };
 }

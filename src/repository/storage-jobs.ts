@@ -49,6 +49,8 @@ export interface StorageJobQueries {
   findStorageJobById(id: UUID): Promise<StorageJob | undefined>;
   /** The newest of the kind for a snapshot. */
   findLastStorageJob(kind: StorageJob['kind'], snapshotId: UUID): Promise<StorageJob | undefined>;
+  /** The one of the kind over all of a configuration that has not ended. */
+  findUnendedStorageJob(kind: StorageJob['kind'], configurationId: UUID): Promise<StorageJob | undefined>;
   /** Begins a try of a job that has not ended. Undefined: it has. The caller holds the job's lock. */
   startStorageJob(id: UUID): Promise<StorageJob | undefined>;
   updateStorageJobProgress(id: UUID, progress: StorageJobProgress): Promise<boolean>;
@@ -141,6 +143,17 @@ export function storageJobQueries(scope: BoundScope): StorageJobQueries {
         `SELECT ${select} FROM ${table} t WHERE t.kind = ${into.add(kind, 'text')}
             AND t.snapshot_id = ${into.add(idParameter(snapshotId), 'uuid')} AND ${visible}
           ORDER BY t.created_at DESC, t.id DESC LIMIT 1`,
+        into.values,
+      );
+      return row && JOB_ROW.decode(row);
+    },
+
+    async findUnendedStorageJob(kind, configurationId) {
+      const into = scoped(scope);
+      const [row] = await db.query(
+        `SELECT ${select} FROM ${table} t WHERE t.kind = ${into.add(kind, 'text')} AND t.snapshot_id IS NULL
+            AND t.configuration_id = ${into.add(idParameter(configurationId), 'uuid')}
+            AND t.status IN ${UNENDED} AND ${visible}`,
         into.values,
       );
       return row && JOB_ROW.decode(row);

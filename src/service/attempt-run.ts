@@ -6,6 +6,7 @@ import { BackupError, DataProtectionError } from '../types/errors.ts';
 import type { UUID } from '../types/ids.ts';
 import type { OpenedStorage, ServiceContext } from './context.ts';
 import { asBackupError, isCancellation } from './failure.ts';
+import { remindOfRotation } from './key-use.ts';
 import { runSnapshot } from './snapshot-run.ts';
 import { replicateSoon } from './storage-jobs.ts';
 
@@ -47,6 +48,7 @@ export function runAttempt(run: AttemptRun): Promise<BackupSnapshot> {
     if (done === undefined) throw new DataProtectionError(`There is no snapshot ${snapshot.id}`, 'NOT_FOUND');
     context.events.emit('snapshot.completed', { snapshot: done, warnings: done.warnings });
     await replicateSoon(context, done);
+    await remindOfRotation(context, done);
     return done;
   });
 }

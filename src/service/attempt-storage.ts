@@ -12,6 +12,9 @@ export interface AttemptPlace {
   readonly manifestKey: string;
 }
 
+/** What the keys of the sidecars in a snapshot's folder begin with. */
+export const sidecarsOf = (folder: string): string => `${folder}sidecar-`;
+
 /** What ends an attempt must itself come to an end: a storage that hangs is one that does not answer. */
 const CALL_MS = 30_000;
 

@@ -34,6 +34,7 @@ import type {
 } from '../types/backup.ts';
 import { DataProtectionError, ValidationError } from '../types/errors.ts';
 import type { Json, UUID } from '../types/ids.ts';
+import type { KeyStatus, RewrapKeysInput, RotatedKey } from '../types/keys.ts';
 import type {
   StorageAnalytics,
   StorageAnalyticsInput,
@@ -55,6 +56,7 @@ import {
   UpdateBackupConfigSchema,
   withConfigDefaults,
 } from '../validation/index.ts';
+import { KeyIdSchema, RewrapKeysInputSchema } from '../validation/keys.ts';
 import { StorageAnalyticsInputSchema, StorageUsageInputSchema } from '../validation/usage.ts';
 import { type Asking, alreadyRunning, notFound, requireStatus } from './asking.ts';
 import { type AuditAsking, createAuditCheckpoint } from './audit-checkpoint.ts';
@@ -69,6 +71,8 @@ import { boundActor } from './bound-actor.ts';
 import type { ServiceContext } from './context.ts';
 import { endDeadAttempts } from './dead-attempts.ts';
 import { keyFailure } from './failure.ts';
+import { requestRewrapping, requireWholeOrganization, retireKey, rotateKey } from './key-changes.ts';
+import { keyStatus } from './key-status.ts';
 import { resolveConflict } from './live-restore.ts';
 import {
   approveRestore,
@@ -329,6 +333,49 @@ export class BackupService {
     return requestMigration(this.#asking, configurationId, { remove: true });
   }
 
+  /**
+   * Which keys the organization's kept snapshots need, whether each opens the newest of them now, and how old it is.
+   * `KEY_TOO_OLD` warns of a current key of 90 days or more; backups go on, without a warning of their own. Permission
+   * `backup:admin`, for all branches. Errors: `FORBIDDEN`, `KEY_UNAVAILABLE`.
+   */
+  async getKeyStatus(options: { readonly signal?: AbortSignal } = {}): Promise<KeyStatus> {
+    this.#requireKeyAdmin();
+    return keyStatus(this.#asking, options.signal ?? new AbortController().signal);
+  }
+
+  /**
+   * Makes a new current key, for all organizations that the key provider serves; older ones go on opening what they
+   * wrapped. Permission `backup:admin`, for all branches. Errors: `FORBIDDEN`, `CONFIGURATION_INVALID` where keys come
+   * from the host, `KEY_UNAVAILABLE`, `KEYRING_INVALID`.
+   */
+  async rotateKey(): Promise<RotatedKey> {
+    this.#requireKeyAdmin();
+    return rotateKey(this.#asking);
+  }
+
+  /**
+   * Has the data keys of the organization's snapshots wrapped by the current key, in sidecars beside them: one job for
+   * each configuration with snapshots that are wrapped otherwise, none where all is done. One that goes on is given
+   * again. A job's `result` is `{ snapshots, keyId }`. Permission `backup:admin`, for all branches. Errors: `FORBIDDEN`,
+   * `VALIDATION_FAILED`, `INVALID_STATE` (`toKeyId` is not the current key), `CONFIGURATION_INVALID`, `KEY_UNAVAILABLE`.
+   */
+  async rewrapKeys(input: RewrapKeysInput = {}): Promise<readonly StorageJob[]> {
+    this.#requireKeyAdmin();
+    return requestRewrapping(this.#asking, parseInput(RewrapKeysInputSchema, 'The re-wrapping', input));
+  }
+
+  /**
+   * Removes a key that no kept snapshot of any organization needs, for good; from then on nothing new may be wrapped by
+   * it. Harmless to repeat after a failure. Where only the host can remove keys it is `NOT_SUPPORTED`, which says how:
+   * nothing needs the key then, and nothing new may be wrapped by it either. Permission `backup:admin`, for all branches.
+   * Errors: `FORBIDDEN`, `VALIDATION_FAILED`, `KEY_IN_USE`, `INVALID_STATE` (the current key), `NOT_SUPPORTED`,
+   * `KEY_UNAVAILABLE` (the provider has no such key), `KEYRING_INVALID`.
+   */
+  async retireKey(keyId: string): Promise<void> {
+    this.#requireKeyAdmin();
+    return retireKey(this.#asking, parseInput(KeyIdSchema, 'The key id', keyId));
+  }
+
   /** Status, progress and result of a job. Permission `backup:read`. Errors: `NOT_FOUND`. */
   async getJobStatus(jobId: UUID): Promise<StorageJob> {
     requirePermission(this.#actor, 'backup:read');
@@ -551,6 +598,11 @@ export class BackupService {
     requireAllBranches(this.#actor, 'The audit log');
     const { organizationId, userId } = this.#actor;
     return { context: this.#context, organizationId, userId };
+  }
+
+  #requireKeyAdmin(): void {
+    requirePermission(this.#actor, 'backup:admin');
+    requireWholeOrganization(this.#asking);
   }
 
   get #asking(): Asking {

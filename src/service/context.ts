@@ -4,6 +4,7 @@ import type { SessionLocks } from '../repository/advisory-lock.ts';
 import type { AuditLog } from '../repository/audit-log.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { Database, Transaction } from '../repository/database.ts';
+import type { WrappingKeys } from '../repository/wrapping-keys.ts';
 import type { LiveRestoreRequest, RestoreTarget } from '../restore/restore.ts';
 import type { SnapshotSource } from '../source/source.ts';
 import type { ObjectStorage } from '../storage/storage.ts';
@@ -39,6 +40,7 @@ export interface ServiceContext {
   readonly within: (client: Parameters<LiveRestoreRequest['finish']>[0]) => Transaction;
   /** undefined: nothing can be encrypted. */
   readonly keys: KeyProvider | undefined;
+  readonly wrappingKeys: WrappingKeys;
   /** Throws `NOT_SUPPORTED` for a type that this version does not know. */
   readonly openStorage: (destination: StorageDestination) => OpenedStorage;
   readonly defaultDestination: StorageDestination | undefined;

@@ -1,6 +1,6 @@
 import { manifestChecksum } from '../archive/manifest.ts';
 import { checkObject, objectPlans } from '../archive/reader.ts';
-import type { StorageCopy } from '../storage/storage.ts';
+import type { PutCall, StorageCopy } from '../storage/storage.ts';
 import type { ReplicationLocation } from '../types/backup.ts';
 import type { Clock } from '../types/clock.ts';
 import { ArchiveError, DataProtectionError, type ErrorCode } from '../types/errors.ts';
@@ -17,6 +17,7 @@ import {
   readCopy,
 } from './copies.ts';
 import { inParallel } from './in-parallel.ts';
+import { sidecarPlace, wholeSidecar, wholeSidecars } from './sidecars.ts';
 import type { JobCount } from './storage-job.ts';
 import { type StoredArchive, sizesIn } from './stored-archive.ts';
 
@@ -57,8 +58,9 @@ const PARALLEL = 4;
 
 /**
  * Sees to every copy at the target: reads each object, checks its digests, and repairs. What is stored is read from the
- * nearest store where it is whole, and read back. The manifest comes last, so that a copy with a manifest was a whole one.
- * A store that fails is a copy that is UNAVAILABLE. Rejects with the signal's reason.
+ * nearest store where it is whole, and read back. The sidecars go along, and the manifest comes last, so that a copy with
+ * a manifest was a whole one. A store that fails is a copy that is UNAVAILABLE. Rejects with the signal's reason, and with
+ * `STORAGE_*` where the archive's own place does not say which sidecars there are.
  */
 export async function seeToCopies(work: CopyWork): Promise<CopyOutcome> {
   const { archive, target, count } = work;
@@ -68,11 +70,15 @@ export async function seeToCopies(work: CopyWork): Promise<CopyOutcome> {
     copies.length * objects.length,
     copies.length * objects.reduce((sum, { size }) => sum + size, 0),
   );
+  const sidecars = await wholeSidecars(
+    sidecarPlace(archive.place, archive.manifest.header.identity),
+    work.signal,
+  );
   const locations: ReplicationLocation[] = [];
   const lost = new Set<string>();
   let stored = 0;
   for (const copy of copies) {
-    const state = await seeToCopy(work, copy);
+    const state = await seeToCopy(work, copy, sidecars);
     const location = locationOf(work, copy, state);
     locations.push(location);
     stored += state.stored;
@@ -95,7 +101,7 @@ interface CopyState {
   readonly lost: string[];
 }
 
-async function seeToCopy(work: CopyWork, copy: StorageCopy): Promise<CopyState> {
+async function seeToCopy(work: CopyWork, copy: StorageCopy, sidecars: readonly string[]): Promise<CopyState> {
   const state: CopyState = {
     objects: 0,
     bytes: 0,
@@ -108,6 +114,7 @@ async function seeToCopy(work: CopyWork, copy: StorageCopy): Promise<CopyState> 
   };
   try {
     await seeToObjects(work, copy, state);
+    await seeToSidecars(work, copy, sidecars, state);
     if (state.damaged === 0 && state.missing === 0) await seeToManifest(work, copy, state);
   } catch (error) {
     work.signal.throwIfAborted();
@@ -147,7 +154,8 @@ async function seeToObjects(work: CopyWork, copy: StorageCopy, state: CopyState)
   const there = await sizesIn(copy.storage, target.prefix, signal);
   await inParallel([...objectPlans(header)], PARALLEL, signal, async (plan) => {
     const outcome = await seeToObject(work, copy, {
-      name: plan.name,
+      ...placed(work, plan.name),
+      tier: undefined,
       present: there.has(plan.name),
       check: (stored) => checkObject(header, plan, stored),
     });
@@ -159,12 +167,42 @@ async function seeToObjects(work: CopyWork, copy: StorageCopy, state: CopyState)
   });
 }
 
+async function seeToSidecars(
+  work: CopyWork,
+  copy: StorageCopy,
+  sidecars: readonly string[],
+  state: CopyState,
+): Promise<void> {
+  const { archive, target } = work;
+  const [from, to] = [archive.place, target].map((place) =>
+    sidecarPlace(place, archive.manifest.header.identity),
+  );
+  if (from === undefined || to === undefined) return;
+  for (const name of sidecars) {
+    const outcome = await seeToObject(work, copy, {
+      from: `${from.folder}${name}`,
+      to: `${to.folder}${name}`,
+      tier: 'HOT',
+      present: true,
+      check: wholeSidecar(to, name),
+    });
+    note(state, name, outcome);
+  }
+}
+
+/** An object of the attempt, where it is and where it is to be. */
+const placed = ({ archive, target }: CopyWork, name: string) => ({
+  from: `${archive.place.prefix}${name}`,
+  to: `${target.prefix}${name}`,
+});
+
 async function seeToManifest(work: CopyWork, copy: StorageCopy, state: CopyState): Promise<void> {
   const { archive, target, signal } = work;
   const { header, checksum } = archive.manifest;
   const name = target.manifestKey.slice(target.prefix.length);
   const outcome = await seeToObject(work, copy, {
-    name,
+    ...placed(work, name),
+    tier: 'HOT',
     present: (await copy.storage.stat(target.manifestKey, { signal })) !== undefined,
     check: (stored) => {
       if (manifestChecksum(header, stored) !== checksum)
@@ -184,11 +222,15 @@ function note(state: CopyState, name: string, { now, error }: ObjectOutcome): vo
 }
 
 interface ObjectToSee {
-  readonly name: string;
-  /** Whether the copy lists it. */
+  /** Its key at the archive's own place. */
+  readonly from: string;
+  /** Its key at the target. */
+  readonly to: string;
+  readonly tier: PutCall['tier'];
+  /** Whether the copy may have it. */
   readonly present: boolean;
   /** Throws `ARCHIVE_*` for bytes that are not it. */
-  readonly check: (stored: Uint8Array) => void;
+  readonly check: (stored: Uint8Array) => void | Promise<void>;
 }
 
 interface ObjectOutcome {
@@ -200,17 +242,15 @@ interface ObjectOutcome {
 
 /** Sees to one object of one copy. Rejects with `STORAGE_*` where this copy's store fails. */
 async function seeToObject(work: CopyWork, copy: StorageCopy, object: ObjectToSee): Promise<ObjectOutcome> {
-  const { archive, target, repair, signal } = work;
-  const { name, check } = object;
-  const key = `${target.prefix}${name}`;
-  const found = object.present ? await look(copy, key, object, signal) : 'MISSING';
+  const { archive, repair, signal } = work;
+  const { from, to: key, tier, check } = object;
+  const found = object.present ? await look(copy, object, signal) : 'MISSING';
   if (found === 'WHOLE' || repair === 'NOTHING') return { now: found };
   if (found === 'DAMAGED' && repair === 'MISSING') return { now: found };
   let whole: Uint8Array;
   try {
-    const { storage, prefix } = archive.place;
-    whole = await readChecked(storage, `${prefix}${name}`, { signal }, (stored) => {
-      check(stored);
+    whole = await readChecked(archive.place.storage, from, { signal }, async (stored) => {
+      await check(stored);
       return stored;
     });
   } catch (error) {
@@ -220,25 +260,23 @@ async function seeToObject(work: CopyWork, copy: StorageCopy, object: ObjectToSe
   }
   const [last = 0] = found === 'DAMAGED' ? await healedNumbers(copy.storage, key, signal) : [];
   const free = found === 'DAMAGED' ? healedKey(key, last + 1) : key;
-  const tier = key === target.manifestKey ? ({ tier: 'HOT' } as const) : {};
   try {
-    await copy.storage.put(free, [whole], { signal, ...tier });
+    await copy.storage.put(free, [whole], { signal, tier });
   } catch (error) {
     // Another job, or the run itself, was faster.
     if (!isTaken(error)) throw error;
   }
-  const now = await look(copy, key, object, signal);
+  const now = await look(copy, object, signal);
   return { now: now === 'WHOLE' ? 'STORED' : now };
 }
 
 async function look(
   { storage }: StorageCopy,
-  key: string,
-  { check }: ObjectToSee,
+  { to, check }: ObjectToSee,
   signal: AbortSignal,
 ): Promise<'WHOLE' | 'MISSING' | 'DAMAGED'> {
   try {
-    await readCopy(storage, key, { signal }, check);
+    await readCopy(storage, to, { signal }, check);
     return 'WHOLE';
   } catch (error) {
     // What lies in an archive tier was checked by the provider when it was stored, and cannot be read now.

@@ -15,9 +15,9 @@ import { replicateSoon } from './storage-jobs.ts';
 import {
   type ExpectedArchive,
   initialCopies,
+  type OpenedArchive,
   openArchive,
   requireObjects,
-  type StoredArchive,
 } from './stored-archive.ts';
 
 /** How long what a dead attempt may still store is swept again by every later run: longer than any run lasts. */
@@ -103,7 +103,7 @@ async function endAttempt(
   }
   try {
     const expected = { identity, encrypted: snapshot.encrypted, checksum: null };
-    await adopt(context, dead, place, await openOneOf(manifests, expected, context.keys));
+    await adopt(context, dead, place, await openOneOf(manifests, place, expected, context.keys));
   } catch (error) {
     if (!(error instanceof DataProtectionError)) throw error;
     // Of several stores the one that does not answer may be gone for good: it must not keep the others from new backups.
@@ -122,13 +122,14 @@ async function endAttempt(
 /** Opens the first that is whole; rejects with what the last one says where none is. */
 async function openOneOf(
   manifests: readonly Uint8Array[],
+  place: AttemptPlace,
   expected: ExpectedArchive,
   keys: KeyProvider | undefined,
-): Promise<Pick<StoredArchive, 'manifest' | 'contents'>> {
+): Promise<OpenedArchive> {
   let failure: unknown;
   for (const manifest of manifests) {
     try {
-      return await openArchive(manifest, expected, keys);
+      return await inTime((signal) => openArchive(manifest, place, expected, keys, signal));
     } catch (error) {
       failure = error;
     }
@@ -140,7 +141,7 @@ async function adopt(
   context: ServiceContext,
   { configuration, snapshot, attempt }: DeadAttempt,
   place: AttemptPlace,
-  archive: Pick<StoredArchive, 'manifest' | 'contents'>,
+  archive: OpenedArchive,
 ): Promise<void> {
   await inTime((signal) => requireObjects({ ...archive, place }, signal));
   const result = snapshotResult(summarize(archive.manifest, archive.contents), {

@@ -1,8 +1,10 @@
 import { uuidv7 } from 'uuidv7';
+import { snapshotFolder } from '../archive/format.ts';
 import type { BackupRepository } from '../repository/backup-repository.ts';
 import type { BackupSnapshot, FormerLocation } from '../types/backup.ts';
 import { ArchiveError, StorageError } from '../types/errors.ts';
 import type { Json, UUID } from '../types/ids.ts';
+import { sidecarsOf } from './attempt-storage.ts';
 import { copiesOf } from './copies.ts';
 import { seeToCopies } from './copy-repair.ts';
 import { completionOf } from './replication.ts';
@@ -110,7 +112,9 @@ async function removeFrom(
     await storage.delete(former.manifestKey, { signal });
     removed += 1;
     const keys: string[] = [];
-    for await (const { key } of storage.list(former.path, { signal })) keys.push(key);
+    const sidecars = sidecarsOf(snapshotFolder(former.path));
+    for (const prefix of [former.path, sidecars])
+      for await (const { key } of storage.list(prefix, { signal })) keys.push(key);
     count.expect(keys.length, 0);
     for (const key of keys) {
       await storage.delete(key, { signal });

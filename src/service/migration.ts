@@ -13,6 +13,7 @@ import { removeFormer } from './former-places.ts';
 import { completionOf } from './replication.ts';
 import { counts, identityOf, openSnapshotArchive } from './snapshot-archive.ts';
 import { holdingCopies, type RunningStorageJob, whileHeld } from './storage-job.ts';
+import { openStoredArchive } from './stored-archive.ts';
 
 /** How long a migration waits at its end for a backup that runs, before it is put back. */
 const WAIT_MS = 5 * 60_000;
@@ -22,8 +23,8 @@ const LOOK_MS = 1_000;
  * MIGRATION: moves a configuration's snapshots to another destination, or removes what was moved away from. `input`
  * holds `to`, or `remove: true`.
  *
- * Moving copies every object of every snapshot that counts, reads it back and checks its digests, manifest last, and
- * then enters the new place; the old one stays as it is. Each snapshot can be restored at any time. At the end, under the
+ * Moving copies every object of every snapshot that counts, reads it back and checks its digests, manifest last, opens it
+ * there, and then enters the new place; the old one stays as it is. Each snapshot can be restored at any time. At the end, under the
  * configuration's lock, what was taken meanwhile is moved too and the configuration is switched. Of a MULTI destination
  * `minimumConfirmations` stores must have all of a snapshot. The result is `{ snapshots, objects, bytes, damaged }`: what
  * was moved, and the numbers of those that are whole nowhere and stay where they are.
@@ -168,6 +169,13 @@ async function moveOne(
       'STORAGE_UNAVAILABLE',
     );
   }
+  // With its sidecars: the key that its manifest names may be gone.
+  await openStoredArchive(
+    target,
+    { identity: identityOf(snapshot), encrypted: snapshot.encrypted, checksum: snapshot.checksum },
+    context.keys,
+    signal,
+  );
   const { destination, path, manifestKey } = location;
   const { organizationId } = job;
   await context.db.withTransaction(async (transaction) => {

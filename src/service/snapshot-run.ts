@@ -14,6 +14,7 @@ import { type AttemptPlace, claimAttempt, placeOf, storeManifest, sweepAttempt }
 import { endBadly, endWell, enterOutcome } from './catalog-end.ts';
 import type { OpenedStorage, ServiceContext } from './context.ts';
 import { codeOf, keyFailure, orAborted } from './failure.ts';
+import { requireUsableKey } from './key-use.ts';
 import { SnapshotProgress } from './snapshot-progress.ts';
 import { snapshotResult } from './snapshot-result.ts';
 import { checkStoredObjects, initialCopies } from './stored-archive.ts';
@@ -69,7 +70,7 @@ export async function runSnapshot(run: SnapshotRun): Promise<void> {
   let readBack = false;
   try {
     await enterPhase({ status: 'PREPARING', startedAt, storageLocation: location });
-    const archive = await writeArchive({ run, identity, place, progress, enterPhase, signal });
+    const archive = await writeArchive({ run, identity, place, progress, enterPhase, noteKey, signal });
     if (run.configuration.integrityCheckEnabled) {
       progress.enter('VERIFYING');
       await enterPhase({ status: 'VERIFYING' });
@@ -107,10 +108,22 @@ export async function runSnapshot(run: SnapshotRun): Promise<void> {
 
   async function enterPhase(update: Omit<SnapshotProgressUpdate, 'progress'>): Promise<void> {
     const running = await repository.updateSnapshotProgress(token, { ...update, progress: progress.now() });
-    if (!running)
-      throw new BackupError('The attempt is no longer the snapshot’s', 'BACKUP_ATTEMPT_LOST', snapshot.id);
+    if (!running) throw attemptLost(snapshot);
+  }
+
+  /** Before anything that the key wraps can count: from then on it is not retired. */
+  async function noteKey(encryptionKeyId: string): Promise<void> {
+    const { organizationId } = snapshot;
+    await context.db.withTransaction(async (transaction) => {
+      await requireUsableKey(context, transaction, encryptionKeyId);
+      const inside = context.repository({ organizationId, branchIds: 'ALL' }, transaction);
+      if (!(await inside.updateSnapshotProgress(token, { encryptionKeyId }))) throw attemptLost(snapshot);
+    });
   }
 }
+
+const attemptLost = ({ id }: BackupSnapshot): BackupError =>
+  new BackupError('The attempt is no longer the snapshot’s', 'BACKUP_ATTEMPT_LOST', id);
 
 /** The attempt may not finish the snapshot any more: fine where another run, or this one unknowingly, has finished it. */
 async function requireCounted({ repository, snapshot }: SnapshotRun): Promise<void> {
@@ -125,10 +138,11 @@ interface ArchiveJob {
   readonly place: AttemptPlace;
   readonly progress: SnapshotProgress;
   readonly enterPhase: (update: Pick<SnapshotProgressUpdate, 'status'>) => Promise<void>;
+  readonly noteKey: (keyId: string) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
-async function writeArchive({ run, identity, place, progress, enterPhase, ...job }: ArchiveJob) {
+async function writeArchive({ run, identity, place, progress, enterPhase, noteKey, ...job }: ArchiveJob) {
   const { context, configuration } = run;
   const failed = new AbortController();
   const signal = AbortSignal.any([job.signal, failed.signal]);
@@ -145,6 +159,7 @@ async function writeArchive({ run, identity, place, progress, enterPhase, ...job
   try {
     progress.expect(source.entities.length, source.estimatedBytes);
     const encryption = configuration.encryptionEnabled ? await dataKey(context, identity, signal) : undefined;
+    for (const { keyId } of encryption?.wrappedKeys ?? []) await noteKey(keyId);
     const writer = createArchiveWriter({
       identity,
       createdAt: context.clock.now(),

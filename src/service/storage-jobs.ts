@@ -16,6 +16,7 @@ import type { ServiceContext } from './context.ts';
 import { codeOf, failureOf } from './failure.ts';
 import { migrateStorage } from './migration.ts';
 import { repairCopies } from './replication.ts';
+import { rewrapSnapshots } from './rewrapping.ts';
 import { interrupted, JobCount, type StorageJobWork, whileHeld } from './storage-job.ts';
 import { verifyInBackground } from './verification-job.ts';
 
@@ -24,6 +25,7 @@ const WORK: Readonly<Record<StorageJobKind, StorageJobWork>> = {
   REPLICATION: (running) => repairCopies(running, 'MISSING'),
   HEALING: (running) => repairCopies(running, 'MISSING_AND_DAMAGED'),
   MIGRATION: migrateStorage,
+  REWRAPPING: rewrapSnapshots,
 };
 
 /** Tries of a job whose failures may pass, and the wait between them: doubled each time. */
@@ -42,7 +44,7 @@ export interface StorageJobRequest {
 
 /**
  * Enters a job, with its audit entry, and has it done. One over the same snapshot that waits for its next try is tried
- * now. Throws `INVALID_STATE` while the same goes on.
+ * now. Throws `INVALID_STATE` while the same goes on; a REWRAPPING that goes on is given instead.
  *
  * Inline, the job begins in the background of this process, and the end of the process puts it back. Nobody retries it
  * there: what is QUEUED again after a failure waits until it is asked for again, or a worker runs somewhere.
@@ -103,16 +105,17 @@ async function enter(context: ServiceContext, request: StorageJobRequest): Promi
   });
 }
 
-/** The same job, where it waits for its next try after a failure. */
+/** The same job, where it waits for its next try after a failure, or may be asked for twice. */
 async function findWaiting(
   context: ServiceContext,
   { configuration, kind, snapshotId }: StorageJobRequest,
 ): Promise<StorageJob | undefined> {
+  const { organizationId, id } = configuration;
+  const repository = context.repository({ organizationId, branchIds: 'ALL' });
+  // All of them do the same, whoever asks.
+  if (kind === 'REWRAPPING') return repository.findUnendedStorageJob(kind, id);
   if (snapshotId === null) return undefined;
-  const { organizationId } = configuration;
-  const last = await context
-    .repository({ organizationId, branchIds: 'ALL' })
-    .findLastStorageJob(kind, snapshotId);
+  const last = await repository.findLastStorageJob(kind, snapshotId);
   return last?.status === 'QUEUED' && last.error !== null ? last : undefined;
 }
 

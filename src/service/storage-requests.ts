@@ -9,7 +9,7 @@ import { requestStorageJob } from './storage-jobs.ts';
 /** Asks for a job over one snapshot. Throws `INVALID_STATE` for one that does not count, or has a single store. */
 export async function requestForSnapshot(
   { context, actor }: Asking,
-  kind: Exclude<StorageJobKind, 'MIGRATION'>,
+  kind: Exclude<StorageJobKind, 'MIGRATION' | 'REWRAPPING'>,
   snapshot: BackupSnapshot,
 ): Promise<StorageJob> {
   identityOf(snapshot);

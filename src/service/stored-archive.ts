@@ -8,14 +8,20 @@ import type { SnapshotContents } from '../types/contents.ts';
 import { ArchiveError, KeyError, StorageError } from '../types/errors.ts';
 import type { AttemptPlace } from './attempt-storage.ts';
 import { copiesOf, healedName, isArchived, readChecked } from './copies.ts';
-import { keyFailure, orAborted } from './failure.ts';
+import { findDataKey, type WrappedBy } from './data-keys.ts';
+import { orAborted } from './failure.ts';
+import { sidecarPlace } from './sidecars.ts';
 
 /** A snapshot in storage whose manifest has been opened and authenticated. */
 export interface StoredArchive {
   readonly place: AttemptPlace;
   readonly manifest: Manifest;
   readonly contents: SnapshotContents;
+  /** null: it is not encrypted. */
+  readonly wrappedBy: WrappedBy | null;
 }
+
+export type OpenedArchive = Omit<StoredArchive, 'place'>;
 
 /** What the catalog knows of an archive. */
 export interface ExpectedArchive {
@@ -39,7 +45,7 @@ export async function openStoredArchive(
   keys: KeyProvider | undefined,
   signal: AbortSignal,
 ): Promise<StoredArchive> {
-  const open = (bytes: Uint8Array) => orAborted(openArchive(bytes, expected, keys), signal);
+  const open = (bytes: Uint8Array) => orAborted(openArchive(bytes, place, expected, keys, signal), signal);
   const opened = await missingAsIncomplete(readChecked(place.storage, place.manifestKey, { signal }, open));
   return { place, ...opened };
 }
@@ -47,23 +53,21 @@ export async function openStoredArchive(
 /** As `openStoredArchive`, for a manifest that has been read already. */
 export async function openArchive(
   bytes: Uint8Array,
+  place: Pick<AttemptPlace, 'storage' | 'prefix'>,
   expected: ExpectedArchive,
   keys: KeyProvider | undefined,
-): Promise<Pick<StoredArchive, 'manifest' | 'contents'>> {
+  signal: AbortSignal,
+): Promise<OpenedArchive> {
+  let wrappedBy: WrappedBy | null = null;
   const manifest = await openManifest(bytes, {
     expected: expected.identity,
-    dataKey: async (wrapped, { organizationId, configurationId, snapshotId }) => {
+    dataKey: async (sealed) => {
       if (keys === undefined)
         throw new KeyError('The snapshot is encrypted and no key provider is configured', 'KEY_UNAVAILABLE');
-      let failure: unknown;
-      for (const key of wrapped) {
-        try {
-          return await keys.unwrap(key, { organizationId, configurationId, snapshotId });
-        } catch (error) {
-          failure = keyFailure(error);
-        }
-      }
-      throw failure ?? new KeyError('The manifest holds no wrapped key', 'KEY_UNAVAILABLE');
+      const sidecars = sidecarPlace(place, expected.identity);
+      const { dataKey, ...by } = await findDataKey(keys, sealed, sidecars, signal);
+      wrappedBy = by;
+      return dataKey;
     },
   });
   if (expected.encrypted && manifest.header.encryption === null) {
@@ -72,7 +76,7 @@ export async function openArchive(
   if (expected.checksum !== null && manifest.checksum !== expected.checksum) {
     throw new ArchiveError('The manifest is not the one that the catalog recorded', 'ARCHIVE_CORRUPT');
   }
-  return { manifest, contents: decodeContents(manifest) };
+  return { manifest, contents: decodeContents(manifest), wrappedBy };
 }
 
 /** Reads one segment and gives its raw rows. Throws `ARCHIVE_*`, `STORAGE_*`. */

@@ -5,6 +5,7 @@ import type { Clock } from '../types/clock.ts';
 import { ArchiveError, DataProtectionError } from '../types/errors.ts';
 import { copiesOf, isDamage, isNotFound, readCopy } from './copies.ts';
 import { codeOf } from './failure.ts';
+import { sidecarPlace, wholeSidecar, wholeSidecars } from './sidecars.ts';
 import { missingAsIncomplete, type StoredArchive } from './stored-archive.ts';
 
 const NEWLINE = 0x0a;
@@ -22,11 +23,14 @@ export async function verifyArchive(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<ValidationResults> {
-  const { manifest, contents, place } = archive;
+  const { manifest, contents, place, wrappedBy } = archive;
   const counts = contents.relations.map(() => ({ rows: 0, bytes: 0 }));
   const damaged: string[] = [];
   const passedOver = new Set<string>();
-  if (copiesOf(place.storage).length > 1) await checkManifests(archive, signal, passedOver);
+  if (copiesOf(place.storage).length > 1) {
+    await checkManifests(archive, signal, passedOver);
+    await checkSidecars(archive, signal, passedOver);
+  }
   for (const plan of objectPlans(manifest.header)) {
     signal.throwIfAborted();
     await noting(damaged, plan.name, async () => {
@@ -75,6 +79,11 @@ export async function verifyArchive(
           : `rows missing in ${wrong.map(({ schema, name }) => `${schema}.${name}`).join(', ')}`,
     },
   ];
+  if (wrappedBy !== null) {
+    const { keyId, sidecar } = wrappedBy;
+    const details = `opened by ${keyId}, wrapped in ${sidecar ?? 'the manifest'}`;
+    checks.push({ name: 'key', passed: true, details });
+  }
   if (copiesOf(place.storage).length > 1) {
     const names = [...passedOver].sort();
     const more = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
@@ -147,6 +156,25 @@ async function checkManifests(
     } catch (error) {
       signal.throwIfAborted();
       passedOver.add(`manifest in ${storage.description} (${codeOf(error)})`);
+    }
+  }
+}
+
+async function checkSidecars(
+  { manifest, place }: StoredArchive,
+  signal: AbortSignal,
+  passedOver: Set<string>,
+): Promise<void> {
+  const sidecars = sidecarPlace(place, manifest.header.identity);
+  for (const name of await wholeSidecars(sidecars, signal)) {
+    for (const { storage } of copiesOf(place.storage)) {
+      try {
+        const check = wholeSidecar(sidecars, name);
+        await readCopy(storage, `${sidecars.folder}${name}`, { signal }, check);
+      } catch (error) {
+        signal.throwIfAborted();
+        passedOver.add(`${name} in ${storage.description} (${codeOf(error)})`);
+      }
     }
   }
 }

@@ -446,7 +446,13 @@ export interface ReplicationLocation {
 }
 
 /** What is done over stored snapshots, apart from taking and restoring them. */
-export const STORAGE_JOB_KINDS = ['VERIFICATION', 'REPLICATION', 'HEALING', 'MIGRATION'] as const;
+export const STORAGE_JOB_KINDS = [
+  'VERIFICATION',
+  'REPLICATION',
+  'HEALING',
+  'MIGRATION',
+  'REWRAPPING',
+] as const;
 export type StorageJobKind = (typeof STORAGE_JOB_KINDS)[number];
 
 export const STORAGE_JOB_STATUSES = ['QUEUED', 'IN_PROGRESS', 'COMPLETED', 'FAILED', 'CANCELLED'] as const;
@@ -464,7 +470,7 @@ export interface StorageJobProgress {
   readonly updatedAt: Timestamp;
 }
 
-/** A verification, replication, healing or migration. */
+/** A verification, replication, healing, migration or re-wrapping of keys. */
 export interface StorageJob {
   readonly id: UUID;
   readonly organizationId: UUID;

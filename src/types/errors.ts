@@ -220,6 +220,12 @@ export const ERROR_CODES = {
     remedy: 'Provide the key with the id that the message names.',
     retryable: false,
   },
+  KEY_IN_USE: {
+    happened: 'The key wraps the data keys of snapshots that are kept, and was not retired.',
+    remedy:
+      'Have them wrapped by the current key (`rewrapKeys`, in every organization), or delete them, and repeat.',
+    retryable: false,
+  },
   KEYRING_INVALID: {
     happened: 'The keyring is unreadable, malformed, or readable by others.',
     remedy: 'Correct the keyring; `chmod 600` its file.',
@@ -461,9 +467,13 @@ export class StorageError extends DataProtectionError {
   }
 }
 
-/** A failure of a key provider: codes `KEY_UNAVAILABLE` and `KEYRING_INVALID`. */
+/** A failure of keys: codes `KEY_UNAVAILABLE`, `KEY_IN_USE` and `KEYRING_INVALID`. */
 export class KeyError extends DataProtectionError {
-  constructor(message: string, code: 'KEY_UNAVAILABLE' | 'KEYRING_INVALID', options: ErrorOptions = {}) {
+  constructor(
+    message: string,
+    code: 'KEY_UNAVAILABLE' | 'KEY_IN_USE' | 'KEYRING_INVALID',
+    options: ErrorOptions = {},
+  ) {
     super(message, code, options);
     this.name = 'KeyError';
   }

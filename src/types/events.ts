@@ -10,6 +10,7 @@ import type {
 } from './backup.ts';
 import type { ErrorCode } from './errors.ts';
 import type { Timestamp, UUID } from './ids.ts';
+import type { RotatedKey } from './keys.ts';
 import type { SyncLane, SyncOutcome, SyncQueueStatus } from './offline-sync.ts';
 import type { QuotaUsage } from './usage.ts';
 
@@ -48,6 +49,13 @@ export interface BackupEvents {
    * storage, `share` is used ÷ quota.
    */
   'storage.quota': { readonly organizationId: UUID } & QuotaUsage;
+  /**
+   * The key that a backup was wrapped with is older than 90 days. Once a day for a key, however many organizations,
+   * backups and processes there are: a key serves them all.
+   */
+  'keys.rotation_due': { readonly keyId: string; readonly since: Timestamp; readonly ageDays: number };
+  'keys.rotated': RotatedKey;
+  'keys.retired': { readonly keyId: string };
   'storage-job.progress': { readonly job: StorageJob };
   'storage-job.ended': { readonly job: StorageJob };
   'restore.started': { readonly restore: RestoreOperation };

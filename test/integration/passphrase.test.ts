@@ -93,8 +93,9 @@ test('the rows come out of the folder with the passphrase, without the database'
   const { prefix, bytes } = await manifestOf(snapshot.snapshotNumber);
   const { identity } = readHeader(bytes);
   const keys = passphraseKeyring({ passphrases: [named('2025', OLD)] });
-  const opened = await openArchive(bytes, { identity, encrypted: true, checksum: null }, keys);
   const place = { storage: localStorage({ path: bench.folder }), prefix, manifestKey: `${prefix}manifest` };
+  const expected = { identity, encrypted: true, checksum: null };
+  const opened = await openArchive(bytes, place, expected, keys, new AbortController().signal);
   const rows: string[] = [];
   for (const index of opened.manifest.header.segments.keys()) {
     rows.push((await readSegment({ place, ...opened }, index)).toString());

@@ -86,6 +86,11 @@ async function anEstate(branchIds: readonly UUID[] | null): Promise<Estate> {
     trigger: 'SCHEDULED',
     scheduledAt: SCHEDULED_AT,
   });
+  await own.recordKey(completed.id, 'key-1');
+  await own.insertStorageJob({
+    ...aStorageJob(configurationId, completed.id, randomUUID(), 'REWRAPPING'),
+    snapshotId: null,
+  });
   const jobs = { queued: randomUUID(), working: randomUUID() };
   await own.insertStorageJob(aStorageJob(configurationId, completed.id, jobs.queued, 'HEALING'));
   await own.insertStorageJob(aStorageJob(configurationId, completed.id, jobs.working, 'REPLICATION'));
@@ -161,6 +166,10 @@ const CALLS: { readonly [M in Exclude<keyof BackupRepository, 'insertConfig'>]: 
   cancelSnapshot: (r, e) => r.cancelSnapshot({ snapshotId: e.queuedId, attemptId: null }, cancellation),
   recordVerification: (r, e) =>
     r.recordVerification(e.completedId, { integrityVerified: false, integrityVerifiedAt: LATER }),
+  recordKey: (r, e) => r.recordKey(e.completedId, 'stolen'),
+  listKeptByKey: (r) => r.listKeptByKey(),
+  findConfigsWrappedOtherwise: (r) => r.findConfigsWrappedOtherwise('another-key'),
+  findUnendedStorageJob: (r, e) => r.findUnendedStorageJob('REWRAPPING', e.configurationId),
   recordLocation: (r, e) => r.recordLocation(e.completedId, aResult().storageLocation),
   enqueueRun: async (r, e) => {
     // One run of a configuration at a time: the row that is there makes room.

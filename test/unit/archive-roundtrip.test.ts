@@ -111,9 +111,9 @@ describe('keys', () => {
   test('the key callback sees the wrapped keys and the identity, and its error is passed on', async () => {
     const { manifest } = await buildArchive({ segments, dataKey: DATA_KEY });
     const opened = await openManifest(manifest, {
-      dataKey: (wrapped, identity) => {
+      dataKey: ({ wrappedKeys, identity }) => {
         expect(identity).toEqual(IDENTITY);
-        return Promise.resolve(Buffer.from(wrapped[0]?.wrapped ?? '', 'base64'));
+        return Promise.resolve(Buffer.from(wrappedKeys[0]?.wrapped ?? '', 'base64'));
       },
     });
     expect(opened.segments).toHaveLength(1);
