@@ -44,6 +44,7 @@ beforeAll(async () => {
 afterAll(() => database[Symbol.asyncDispose]());
 
 const VOCABULARIES: Readonly<Record<string, readonly string[]>> = {
+  audit_checkpoints_kind_known: ['CHECKPOINT', 'PRUNED'],
   backup_configurations_config_type_known: BACKUP_CONFIG_TYPES,
   backup_configurations_status_known: BACKUP_CONFIG_STATUSES,
   backup_configurations_compression_algorithm_known: COMPRESSION_ALGORITHMS,
