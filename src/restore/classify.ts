@@ -113,10 +113,12 @@ function outcomeOf(one: StagedEntity, { strategy }: Classification): { op: strin
     }
     case 'MERGE': {
       const rest = one.columns.filter((column) => !one.key.includes(column));
-      const gaps = rest.map(({ sql }) => `t.${sql} IS NULL AND s.${sql} IS NOT NULL`);
+      const gaps = rest.map(
+        ({ sql }) => `t.${sql} IS NOT DISTINCT FROM NULL AND s.${sql} IS DISTINCT FROM NULL`,
+      );
       const clashes = rest.map(
         (column) =>
-          `t.${column.sql} IS NOT NULL AND s.${column.sql} IS NOT NULL AND ${differs([column], 's', 't')}`,
+          `t.${column.sql} IS DISTINCT FROM NULL AND s.${column.sql} IS DISTINCT FROM NULL AND ${differs([column], 's', 't')}`,
       );
       const any = (conditions: readonly string[]): string =>
         conditions.length === 0

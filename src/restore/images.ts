@@ -8,9 +8,12 @@ import type { LiveColumn } from './live-tables.ts';
 import type { RestoreRecords } from './restore.ts';
 import { type StagedEntity, sameKey } from './staged-entity.ts';
 
-/** A value as the server writes it; NULL stays NULL. Unlike a cast to text it is never shortened. */
+/**
+ * A value as the server writes it; NULL stays NULL. Unlike a cast to text it is never shortened. IS NOT NULL would be false of a
+ * composite one of whose fields is NULL.
+ */
 const written = (column: LiveColumn, alias: string): string =>
-  `CASE WHEN ${alias}.${column.sql} IS NOT NULL THEN pg_catalog.format('%s', ${alias}.${column.sql}) END`;
+  `CASE WHEN ${alias}.${column.sql} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', ${alias}.${column.sql}) END`;
 
 const array = (columns: readonly LiveColumn[], alias: string): string =>
   `ARRAY[${columns.map((column) => written(column, alias)).join(', ')}]::text[]`;
