@@ -149,11 +149,19 @@ const organizational: readonly [string, Permission, (service: BackupService) => 
   ['listAuditLog', 'backup:admin', (s) => s.listAuditLog()],
   ['verifyAuditLog', 'backup:admin', (s) => s.verifyAuditLog()],
   ['createAuditCheckpoint', 'backup:admin', (s) => s.createAuditCheckpoint()],
+  ['getKeyStatus', 'backup:admin', (s) => s.getKeyStatus()],
+  ['rewrapKeys', 'backup:admin', (s) => s.rewrapKeys()],
   [
     'pruneAuditLog',
     'backup:admin',
     (s) => s.pruneAuditLog({ before: '2020-01-01T00:00:00Z', retentionDays: 1 }),
   ],
+];
+
+/** Methods that the keyring in memory does not do. */
+const ofKeys: typeof organizational = [
+  ['rotateKey', 'backup:admin', (s) => s.rotateKey()],
+  ['retireKey', 'backup:admin', (s) => s.retireKey('some-key')],
 ];
 
 async function nothingHappens(action: () => Promise<unknown>, code: string): Promise<void> {
@@ -166,7 +174,7 @@ async function nothingHappens(action: () => Promise<unknown>, code: string): Pro
 
 describe('every method of the service is in these tests', () => {
   test('none is forgotten', () => {
-    const tested = [...methods(whole), ...general, ...organizational].map(([name]) => name).sort();
+    const tested = [...methods(whole), ...general, ...organizational, ...ofKeys].map(([name]) => name).sort();
     expect(tested).toEqual(
       Object.getOwnPropertyNames(BackupService.prototype)
         .filter((name) => name !== 'constructor')
@@ -177,7 +185,7 @@ describe('every method of the service is in these tests', () => {
 
 describe('without the permission', () => {
   test('each is FORBIDDEN with every other permission of all kinds, and does nothing', async () => {
-    for (const [, needed, call] of [...methods(whole), ...general, ...organizational]) {
+    for (const [, needed, call] of [...methods(whole), ...general, ...organizational, ...ofKeys]) {
       const others = PERMISSIONS.filter(
         (permission) => permission !== needed && permission !== 'backup:admin',
       );
@@ -272,7 +280,7 @@ describe('what lies outside is not found, and nothing happens', () => {
 describe('the audit log', () => {
   test('is closed to who is limited to branches, to all of them too', async () => {
     for (const branchIds of [[BRANCH_A], [BRANCH_A, BRANCH_B], []]) {
-      for (const [, , call] of organizational) {
+      for (const [, , call] of [...organizational, ...ofKeys]) {
         await nothingHappens(() => call(as({ branchIds })), 'FORBIDDEN');
       }
     }
