@@ -21,6 +21,7 @@ export const CONTRACT_FILES = [
   'src/restore/restore.ts',
   'src/keys/keys.ts',
   'src/jobs/jobs.ts',
+  'src/export/export.ts',
 ] as const;
 
 const RANKS = [
@@ -28,7 +29,7 @@ const RANKS = [
   ['utils'],
   ['validation'],
   ['archive', 'sync', 'postgres'],
-  ['storage', 'source', 'restore', 'keys', 'repository', 'jobs'],
+  ['storage', 'source', 'restore', 'keys', 'repository', 'jobs', 'export'],
   ['service'],
   ['worker', 'monitoring'],
   ['compose', 'runtime', 'index'],
@@ -66,6 +67,7 @@ export const PARTS: readonly Part[] = [
   part('restore', upTo(3), { contracts: 'yes' }),
   part('repository', upTo(3), { contracts: 'yes' }),
   part('jobs', upTo(3), { contracts: 'yes' }),
+  part('export', WITHOUT_POSTGRES, { packages: ['hyparquet-writer'] }),
 
   part('service', [...WITHOUT_POSTGRES, 'repository'], { contracts: 'yes' }),
 

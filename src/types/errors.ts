@@ -187,6 +187,12 @@ export const ERROR_CODES = {
     remedy: 'Restores thaw what they need and wait; for other reads, thaw first. Hours to days, by tier.',
     retryable: true,
   },
+  EXPORT_ROW_UNSUPPORTED: {
+    happened:
+      'A row cannot be exported: it holds bytes that are no text in the database’s encoding, or is too long for a string.',
+    remedy: 'Leave the entity that the message names out of the export, or restore the snapshot instead.',
+    retryable: false,
+  },
   CREDENTIALS_UNAVAILABLE: {
     happened: 'The credential that a destination or key refers to was not given, or lacks a field.',
     remedy:
