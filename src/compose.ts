@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import pg from 'pg';
+import { createRowExporter } from './export/row-exporter.ts';
 import type { JobQueue } from './jobs/jobs.ts';
 import { createPostgresQueue } from './jobs/postgres-queue.ts';
 import { createRedisQueue, type RedisQueueOptions } from './jobs/redis-queue.ts';
@@ -203,6 +204,7 @@ export async function createDataProtection(options: DataProtectionOptions): Prom
       clock,
       logger,
     }),
+    rowExporter: createRowExporter(),
     dataIsOwn: options.source === undefined,
     within: (client) => transactionOver(client, { clock, ...schemaOption }),
     keys: options.keys,

@@ -52,6 +52,7 @@ export * from './types/encryption.ts';
 export * from './types/entity.ts';
 export * from './types/errors.ts';
 export type { BackupEvents } from './types/events.ts';
+export * from './types/export.ts';
 export type { Json, Timestamp, UUID } from './types/ids.ts';
 export * from './types/keys.ts';
 export type { LogFields, Logger } from './types/logger.ts';

@@ -1,3 +1,4 @@
+import type { RowExporter } from '../export/export.ts';
 import type { Job, JobKind } from '../jobs/jobs.ts';
 import type { KeyProvider } from '../keys/keys.ts';
 import type { SessionLocks } from '../repository/advisory-lock.ts';
@@ -34,6 +35,7 @@ export interface ServiceContext {
   ) => BackupRepository;
   readonly source: SnapshotSource;
   readonly restoreTarget: RestoreTarget;
+  readonly rowExporter: RowExporter;
   /** Whether the entities are in the database of the library's own tables. */
   readonly dataIsOwn: boolean;
   /** The library's own tables in a transaction that the restore target has begun. */

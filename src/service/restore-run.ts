@@ -19,7 +19,7 @@ import { liveRequest, liveScope, orderOf, segmentsOf } from './live-restore.ts';
 import { openSnapshotArchive } from './snapshot-archive.ts';
 import { readSegment, requireObjects, type StoredArchive } from './stored-archive.ts';
 import { placeOf } from './supported.ts';
-import { thawArchive } from './thaw.ts';
+import { THAW_DAYS, thawArchive } from './thaw.ts';
 
 export interface RestoreRun {
   readonly context: ServiceContext;
@@ -31,8 +31,6 @@ export interface RestoreRun {
 }
 
 const PROGRESS_MS = 400;
-/** How long what is thawed for a restore stays readable. */
-const THAW_DAYS = 3;
 const MAX_CONCURRENCY = 2;
 
 /** Runs a restore to where it is to go. Rejects with what ended it; nothing of it is there then. */

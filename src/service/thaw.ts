@@ -14,6 +14,8 @@ export interface ThawOptions {
   readonly onProgress: (progress: { readonly readable: number; readonly total: number }) => void;
 }
 
+/** How long what is thawed to be read once stays readable. */
+export const THAW_DAYS = 3;
 /** Objects that are asked about at once. */
 const PARALLEL = 8;
 /** Looks in a row that may fail while hours are waited: an hour with the pause that compose.ts sets. */

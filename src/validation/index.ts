@@ -11,6 +11,7 @@ export {
   withConfigDefaults,
 } from './defaults.ts';
 export { EntityInputSchema } from './entity.ts';
+export { ExportSnapshotSchema } from './export.ts';
 export { ListConfigurationsSchema, ListSnapshotsSchema } from './lists.ts';
 export { parseInput } from './parse-input.ts';
 export {

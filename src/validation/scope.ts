@@ -23,7 +23,7 @@ const storedCustomFilter = z.strictObject({
 export const CustomFilterSchema = withRule(storedCustomFilter, filterRule) satisfies z.ZodType<CustomFilter>;
 
 const ids = z.array(identifyingText(1, 1024)).min(1).max(MAX_IDS);
-const entityTypes = z.array(entityType).min(1).max(1000);
+export const entityTypes = z.array(entityType).min(1).max(1000);
 
 const scopeFields = {
   includeEntities: optional(entityTypes),

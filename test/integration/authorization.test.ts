@@ -99,6 +99,11 @@ function methods({ configuration, snapshot, restore, job, conflictId }: Objects)
       'backup:restore',
       (s) => s.createRestoreOperation({ snapshotId: snapshot.id, ...target }),
     ],
+    [
+      'exportSnapshot',
+      'backup:restore',
+      (s) => s.exportSnapshot({ snapshotId: snapshot.id, format: 'NDJSON' }),
+    ],
     ['startVerification', 'backup:read', (s) => s.startVerification(snapshot.id)],
     ['startReplication', 'backup:create', (s) => s.startReplication(snapshot.id)],
     ['healSnapshot', 'backup:create', (s) => s.healSnapshot(snapshot.id)],

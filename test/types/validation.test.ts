@@ -3,6 +3,7 @@ import type * as z from 'zod';
 import type * as audit from '../../src/types/audit.ts';
 import type * as types from '../../src/types/backup.ts';
 import type { EntityInput } from '../../src/types/entity.ts';
+import type { ExportSnapshotInput } from '../../src/types/export.ts';
 import type * as sync from '../../src/types/offline-sync.ts';
 import * as schemas from '../../src/validation/index.ts';
 import { holds, type Same } from './same.ts';
@@ -29,6 +30,7 @@ interface Interfaces {
   readonly ListConfigurationsSchema: types.ListConfigurationsInput;
   readonly ListSnapshotsSchema: types.ListSnapshotsInput;
   readonly EntityInputSchema: EntityInput;
+  readonly ExportSnapshotSchema: ExportSnapshotInput;
   readonly BackupConfigurationSchema: types.BackupConfiguration;
   readonly BackupSnapshotSchema: types.BackupSnapshot;
   readonly BackupProgressSchema: types.BackupProgress;
