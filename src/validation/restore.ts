@@ -96,8 +96,10 @@ function destinationRule(destination: unknown, report: Report): void {
 
 /** What is said of live tables must be meant for them. */
 function liveRule(input: unknown, report: Report): void {
-  const destination = textOf(fieldOf(input, 'restoreDestination'), 'type') ?? 'PRODUCTION';
-  const strategy = textOf(input, 'conflictResolutionStrategy') ?? 'BACKUP_WINS';
+  const type = textOf(fieldOf(input, 'restoreDestination'), 'type') ?? 'PRODUCTION';
+  const destination = RESTORE_DESTINATION_TYPES.find((known) => known === type) ?? 'PRODUCTION';
+  const given = textOf(input, 'conflictResolutionStrategy') ?? 'BACKUP_WINS';
+  const strategy = CONFLICT_RESOLUTION_STRATEGIES.find((known) => known === given) ?? 'BACKUP_WINS';
   const deletes = fieldOf(input, 'deleteNotInBackup') === true;
   if (destination !== 'PRODUCTION') {
     for (const field of ['deleteNotInBackup', 'allowCascades', 'columnMapping', 'rollbackEnabled']) {
@@ -114,7 +116,7 @@ function liveRule(input: unknown, report: Report): void {
   }
   if (textOf(input, 'restoreType') === 'FULL' && has(input, 'scope')) {
     const narrowing = Object.keys(fieldOf(input, 'scope') ?? {});
-    if (narrowing.length > 0) {
+    if (narrowing.some((field) => field !== 'restoreToTimestamp')) {
       report(
         ['restoreType'],
         'Is FULL, and `scope` takes a part.',
