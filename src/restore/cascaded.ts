@@ -7,7 +7,7 @@ import { DataProtectionError } from '../types/errors.ts';
 import { execute } from './execute.ts';
 import { readLiveTables } from './live-tables.ts';
 import { CASCADED } from './obstacles.ts';
-import { type StagedEntity, sameKey } from './staged-entity.ts';
+import { declared, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 /**
  * The tables that deletes cascade into, with the rows that they will take along or change as their changes, so that what
@@ -40,9 +40,8 @@ export async function cascadedTables(
       known === undefined
         ? ''
         : `WHERE NOT EXISTS (SELECT FROM ${known.changes} o WHERE ${sameKey(one, 'o', 't')} AND o.care_op IN ('UPDATE', 'DELETE')) `;
-    const columns = one.key.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`).join(', ');
     await execute(client, {
-      sql: `CREATE TEMPORARY TABLE ${one.changes.slice('pg_temp.'.length)} (${columns}, care_op text NOT NULL) ON COMMIT DROP`,
+      sql: `CREATE TEMPORARY TABLE ${unqualified(one.changes)} (${declared(one.key)}, care_op text NOT NULL) ON COMMIT DROP`,
       doing: `Noting what deletes reach in ${name}`,
     });
     // Locked, so that what is noted is what the delete finds.

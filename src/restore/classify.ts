@@ -3,7 +3,7 @@ import { quoteLiteral } from '../postgres/quote.ts';
 import { selectRows } from '../postgres/rows.ts';
 import type { ConflictResolutionStrategy } from '../types/backup.ts';
 import { execute } from './execute.ts';
-import { columnsOf, differs, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
+import { columnsOf, declared, differs, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 export interface Classification {
   readonly strategy: ConflictResolutionStrategy;
@@ -21,14 +21,11 @@ export async function createChanges(
   one: StagedEntity,
   { strategy }: Classification,
 ): Promise<void> {
-  const key = one.key.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`);
   await client.query(
-    `CREATE TEMPORARY TABLE ${unqualified(one.changes)} (${key.join(', ')}, care_op text NOT NULL, care_conflict text, ` +
+    `CREATE TEMPORARY TABLE ${unqualified(one.changes)} (${declared(one.key)}, care_op text NOT NULL, care_conflict text, ` +
       'care_fields text[], care_detail text, care_table oid, care_row tid, care_xmin xid)',
   );
-  await client.query(
-    `CREATE UNIQUE INDEX ON ${one.changes} (${key.map((_, i) => one.key[i]?.sql).join(', ')})`,
-  );
+  await client.query(`CREATE UNIQUE INDEX ON ${one.changes} (${one.key.map(({ sql }) => sql).join(', ')})`);
   if (strategy === 'MERGE') {
     await client.query(
       `CREATE TEMPORARY TABLE ${unqualified(one.desired)} (LIKE ${one.stage} INCLUDING INDEXES)`,

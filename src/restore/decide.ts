@@ -12,7 +12,7 @@ import { readForeignKeys } from './live-tables.ts';
 import { createCascaded, followCascades, markObstacles } from './obstacles.ts';
 import type { DecisionRequest } from './restore.ts';
 import { withSession } from './restore-live.ts';
-import { type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
+import { declared, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 /**
  * Does what a person has decided about one row: writes the given values, or deletes it. Only where the row is still the
@@ -63,8 +63,7 @@ async function stageDecision(client: pg.Client, request: DecisionRequest): Promi
       'RESTORE_TARGET_INCOMPATIBLE',
     );
   }
-  const typed = columns.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`);
-  await client.query(`CREATE TEMPORARY TABLE ${unqualified(one.stage)} (${typed.join(', ')})`);
+  await client.query(`CREATE TEMPORARY TABLE ${unqualified(one.stage)} (${declared(columns)})`);
   const casts = columns.map(({ type }, i) => `CAST($${i + 1}::text AS ${type})`);
   await client
     .query(

@@ -6,7 +6,7 @@ import { restoreError } from './errors.ts';
 import { execute } from './execute.ts';
 import type { LiveColumn } from './live-tables.ts';
 import type { RestoreRecords } from './restore.ts';
-import { type StagedEntity, sameKey } from './staged-entity.ts';
+import { type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 /**
  * A value as the server writes it; NULL stays NULL. Unlike a cast to text it is never shortened. IS NOT NULL would be false of a
@@ -30,7 +30,7 @@ export async function keepBefore(client: pg.Client, one: StagedEntity): Promise<
   await execute(client, {
     doing: `Noting the rows of ${one.entity.type} as they are`,
     sql:
-      `CREATE TEMPORARY TABLE ${beforeTable(one).slice('pg_temp.'.length)} ON COMMIT DROP AS SELECT ${key}, ${array(storedColumns(one), 't')} AS care_before ` +
+      `CREATE TEMPORARY TABLE ${unqualified(beforeTable(one))} ON COMMIT DROP AS SELECT ${key}, ${array(storedColumns(one), 't')} AS care_before ` +
       `FROM ${one.changes} c JOIN ${one.table.name} t ON ${sameKey(one, 't', 'c')} WHERE c.care_op IN ('UPDATE', 'DELETE')`,
   });
 }

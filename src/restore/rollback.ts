@@ -12,7 +12,7 @@ import { readForeignKeys } from './live-tables.ts';
 import { createCascaded, markObstacles } from './obstacles.ts';
 import type { LiveOutcome, RollbackRequest } from './restore.ts';
 import { withSession } from './restore-live.ts';
-import { type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
+import { declared, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 interface ImageTable {
   readonly position: number;
@@ -89,8 +89,7 @@ async function stageImages(
     );
   }
   const columns = one.columns.filter(({ name }) => table.columns.includes(name));
-  const typed = columns.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`).join(', ');
-  await client.query(`CREATE TEMPORARY TABLE ${unqualified(one.stage)} (${typed})`);
+  await client.query(`CREATE TEMPORARY TABLE ${unqualified(one.stage)} (${declared(columns)})`);
   const values = columns.map(
     ({ name, type }) => `CAST(i.before[${table.columns.indexOf(name) + 1}] AS ${type})`,
   );

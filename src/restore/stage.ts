@@ -9,7 +9,7 @@ import { execute } from './execute.ts';
 import { at } from './plan.ts';
 import type { RestorableSnapshot } from './restore.ts';
 import { RowFilter } from './row-filter.ts';
-import { type StagedEntity, sameKey } from './staged-entity.ts';
+import { declared, type StagedEntity, sameKey, unqualified } from './staged-entity.ts';
 
 export interface StageOptions {
   readonly client: pg.Client;
@@ -31,8 +31,7 @@ export async function stageRows(options: StageOptions): Promise<readonly BackupW
   const warnings: BackupWarning[] = [];
   for (const one of staged) {
     await client.query(createStage(one));
-    const key = one.key.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`).join(', ');
-    await client.query(`CREATE TEMPORARY TABLE ${one.spared.slice('pg_temp.'.length)} (${key})`);
+    await client.query(`CREATE TEMPORARY TABLE ${unqualified(one.spared)} (${declared(one.key)})`);
   }
   for (const one of staged) await loadStage(options, one);
   for (const one of staged) {
@@ -73,7 +72,7 @@ function createStage({ stage, match }: StagedEntity): string {
     if (live === null) return `${leftOut(i)} text`;
     return retyped ? `${live.sql} text` : `${live.sql} ${live.type} ${live.collate}`;
   });
-  return `CREATE TEMPORARY TABLE ${stage.slice('pg_temp.'.length)} (${columns.join(', ')})`;
+  return `CREATE TEMPORARY TABLE ${unqualified(stage)} (${columns.join(', ')})`;
 }
 
 async function loadStage(options: StageOptions, one: StagedEntity): Promise<void> {

@@ -34,6 +34,10 @@ export const desiredName = (index: number): string => `pg_temp.${quoteIdent(`car
 /** Temporary tables are created without a schema. */
 export const unqualified = (name: string): string => name.slice('pg_temp.'.length);
 
+/** Columns as a temporary table declares them. */
+export const declared = (columns: readonly LiveColumn[]): string =>
+  columns.map(({ sql, type, collate }) => `${sql} ${type} ${collate}`).join(', ');
+
 /** A list of SQL expressions of one alias. */
 export const columnsOf = (columns: readonly LiveColumn[], alias: string): string =>
   columns.map(({ sql }) => `${alias}.${sql}`).join(', ');
